@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The tests that need no hypervisor: one program per check_*.c, linked with the
+# shipped objects it tests and, at a seam, with fakes of the rest.
+#
+# make check        all of them        make check-asan   under ASan and UBSan
+# make record       traces/*.trace anew, on real Xen
+CHECK_SHIPPED := $(filter-out vdisk,$(SOURCES:%.c=%))
+
+check_guest       := guest test/fake_xen test/fake_log
+check_ioreq       := ioreq test/fake_xen test/fake_log
+check_virtqueue   := virtqueue test/fake_guest test/fake_driver
+check_blk         := blk test/fake_uring test/fake_log
+check_virtio_mmio := virtio_mmio virtqueue blk test/fake_guest test/fake_ioreq \
+                     test/fake_driver test/fake_uring test/fake_log
+check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
+check_trace       := $(CHECK_SHIPPED) test/fake_xen test/trace test/fake_log
+check_vdisk       := test/fake_xen test/driver
+
+# A slow disk: the test decides when blk.c gives its requests back.
+check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
+check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_raise
+
+# What blk.c submits can be watched, held back, shortened or made to fail.
+check_blk_LDFLAGS := -Wl,--wrap=io_uring_submit
+check_virtio_mmio_LDFLAGS := -Wl,--wrap=io_uring_submit
+
+CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
+CHECK_LIBS := xentoollog liburing check
+
+$(BUILD)/test/%.o: CPPFLAGS += $(shell $(PKG_CONFIG) --cflags check)
+
+.SECONDEXPANSION:
+$(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
+    $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(check_$$*)))
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(check_$*_LDFLAGS) -o $@ $^ \
+	    $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
+
+# The same fake as the three libraries that vdisk is linked with, one file under
+# three names: put in front of the real ones it is a Xen for any vdisk.
+FAKE_XEN_LIBS := $(foreach l,devicemodel foreignmemory evtchn,\
+                   $(BUILD)/test/lib/libxen$(l).so.1)
+
+$(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.map
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_CFLAGS) -MF $(BUILD)/test/libfakexen.d -fPIC -shared \
+	    -Wl,--version-script=test/fake_xen.map -o $@ $< \
+	    $(shell $(PKG_CONFIG) --libs xentoollog)
+
+$(FAKE_XEN_LIBS): $(BUILD)/test/lib/libfakexen.so
+	@ln -sf libfakexen.so $@
+
+$(BUILD)/test/check_vdisk: | $(PROGRAM) $(FAKE_XEN_LIBS)
+
+check:
+	@test/packages.sh
+	@$(MAKE) --no-print-directory check-run
+
+check-run: $(CHECKS)
+	@failed=; for t in $(CHECKS); do \
+	    VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/lib) \
+	        $$t || failed="$$failed $${t##*/}"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+# Leaks are not looked for: setting up has no undoing, the kernel does that.
+check-asan:
+	@ASAN_OPTIONS=detect_leaks=0 $(MAKE) --no-print-directory check BUILD=$(BUILD)/asan \
+	    PROGRAM=$(BUILD)/asan/vdisk \
+	    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all"
+
+record: xen-vdisk
+	test/record.sh
+
+.PHONY: check check-run check-asan record

@@ -1,0 +1,19 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Make sure that what the tests are built with is installed: root gets it, others
+# are told how to.
+packages="make gcc pkg-config libxen-dev liburing-dev check"
+
+present() {
+	command -v "${CC:-gcc}" >/dev/null && command -v pkg-config >/dev/null &&
+	    pkg-config --exists xendevicemodel xenforeignmemory xenevtchn \
+	        xentoollog liburing check
+}
+
+present && exit 0
+if [ "$(id -u)" != 0 ]; then
+	echo "missing packages: apt-get install $packages" >&2
+	exit 1
+fi
+apt-get -q update && DEBIAN_FRONTEND=noninteractive \
+    apt-get -qy install --no-install-recommends $packages && present

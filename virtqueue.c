@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A split virtqueue, device side (virtio 1.2, 2.7).  Owns every rule by which a
+ * ring is judged, and is the only file that turns the guest's numbers into
+ * pointers.  Does not know what the buffers mean.
+ *
+ * The guest owns the rings and may write anything into them at any time.  So
+ * each word is loaded once, and judged after; our own positions are in the
+ * queue's state and are never read back from the rings.
+ *
+ * The state is stored in an order that leaves something to continue from when
+ * this process is killed between any two stores; settle() marks where the
+ * order matters.  A chain is in one of three places, and each move between
+ * them is committed by one store:
+ *
+ *   available -> in flight   next_avail + 1.  Before it, 'popping' names the
+ *                            head and its bit in 'inflight' is set; if the
+ *                            store is missing there is one bit more than
+ *                            next_avail - next_used, and it is that head's.
+ *   in flight -> pushed      next_used + 1.  Before it, the used ring's entry
+ *                            and 'pushed' name the head; its bit in 'inflight'
+ *                            goes after, and is stale until then.
+ *   pushed -> published      the used ring's index, which the guest sees; then
+ *                            'published' follows.  To store the index twice is
+ *                            harmless.
+ */
+#include <endian.h>
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+
+#include "guest.h"
+#include "virtqueue.h"
+
+#define HAS(features, bit) (((features) >> (bit)) & 1)
+
+/*
+ * Guest memory is little endian (1.4), and changes under us: load once, at any
+ * alignment, since the driver can put an indirect table anywhere.
+ */
+typedef uint16_t __attribute__((aligned(1), may_alias)) guest_u16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) guest_u32;
+typedef uint64_t __attribute__((aligned(1), may_alias)) guest_u64;
+
+#define LOAD16(p)     le16toh(*(const volatile guest_u16 *)(p))
+#define LOAD32(p)     le32toh(*(const volatile guest_u32 *)(p))
+#define LOAD64(p)     le64toh(*(const volatile guest_u64 *)(p))
+#define STORE16(p, v) __atomic_store_n(p, htole16(v), __ATOMIC_RELAXED)
+#define STORE32(p, v) __atomic_store_n(p, htole32(v), __ATOMIC_RELAXED)
+
+/*
+ * What is stored before is stored before what follows, as far as a successor of
+ * this process can tell: a kill takes effect between two instructions, so only
+ * the compiler has to be told.
+ */
+static inline void
+settle(void)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static int
+fault(struct virtqueue *vq, const char *why)
+{
+	vq->fault = why;
+	return -1;
+}
+
+/*
+ * The rings, looked up anew by every function since a mapping may go at any
+ * time (guest_forget()).  Sizes and alignment are those of 2.7, used_event and
+ * avail_event included.
+ */
+static struct vring_desc *
+descriptors(struct virtqueue *vq)
+{
+	return guest_ptr(
+	    vq->guest, vq->s->desc, vq->s->num * sizeof(struct vring_desc));
+}
+
+static struct vring_avail *
+available(struct virtqueue *vq)
+{
+	return guest_ptr(vq->guest, vq->s->driver, 6 + 2 * vq->s->num);
+}
+
+static struct vring_used *
+used(struct virtqueue *vq)
+{
+	return guest_ptr(vq->guest, vq->s->device, 6 + 8 * vq->s->num);
+}
+
+static uint64_t *
+inflight_word(struct virtqueue_state *s, uint16_t head)
+{
+	return &s->inflight[head / 64];
+}
+
+static uint64_t
+inflight_bit(uint16_t head)
+{
+	return UINT64_C(1) << (head % 64);
+}
+
+void
+virtqueue_reset(struct virtqueue *vq)
+{
+	struct virtqueue_state *s = vq->s;
+
+	/* First: what follows is of no account to a queue that is not ready. */
+	s->ready = 0;
+	settle();
+	*s = (struct virtqueue_state){.num = VIRTQUEUE_NUM_MAX};
+}
+
+int
+virtqueue_enable(struct virtqueue *vq, uint64_t features)
+{
+	struct virtqueue_state *s = vq->s;
+	uint32_t num = s->num;
+
+	if (num < 2 || num > VIRTQUEUE_NUM_MAX || (num & (num - 1)) != 0)
+		return fault(vq, "queue size not offered");
+	if (s->desc % VRING_DESC_ALIGN_SIZE != 0 ||
+	    s->driver % VRING_AVAIL_ALIGN_SIZE != 0 ||
+	    s->device % VRING_USED_ALIGN_SIZE != 0)
+		return fault(vq, "ring not aligned");
+	if (descriptors(vq) == NULL || available(vq) == NULL ||
+	    used(vq) == NULL)
+		return fault(vq, "ring not in guest memory");
+
+	*s = (struct virtqueue_state){.desc = s->desc,
+	    .driver = s->driver,
+	    .device = s->device,
+	    .num = num};
+	vq->event_idx = HAS(features, VIRTIO_RING_F_EVENT_IDX);
+	vq->indirect = HAS(features, VIRTIO_RING_F_INDIRECT_DESC);
+	settle();
+	s->ready = 1;
+	return 0;
+}
+
+/*
+ * Add one descriptor's buffer to the chain.
+ */
+static int
+add_buffer(
+    struct virtqueue *vq, struct virtqueue_chain *chain, struct vring_desc *d)
+{
+	bool writable = d->flags & VRING_DESC_F_WRITE;
+	unsigned n = chain->readable + chain->writable;
+	struct iovec *last;
+	char *base;
+
+	if (!writable && chain->writable > 0) /* 2.7.4.2 */
+		return fault(vq, "readable buffer after a writable one");
+	base = guest_ptr(vq->guest, d->addr, d->len);
+	if (base == NULL)
+		return fault(vq, "buffer not in guest memory");
+	if (d->len == 0)
+		return 0;
+	if ((writable ? chain->writable : chain->readable) > 0) {
+		last = &chain->iov[n - 1];
+		if ((char *)last->iov_base + last->iov_len == base) {
+			last->iov_len += d->len;
+			return 0;
+		}
+	}
+	if (n == VIRTQUEUE_NUM_MAX)
+		return fault(vq, "chain longer than the queue");
+	chain->iov[n] = (struct iovec){.iov_base = base, .iov_len = d->len};
+	if (writable)
+		chain->writable++;
+	else
+		chain->readable++;
+	return 0;
+}
+
+/*
+ * Collect the buffers of the chain that starts at descriptor 'head' (2.7.5).
+ *
+ * An indirect table may be longer than the ring, up to the largest queue size:
+ * 2.7.5.3.1 forbids it, but Linux does it when memory is short and it makes the
+ * ring smaller than it was offered.
+ */
+static int
+walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
+{
+	const char *p, *table = (const char *)descriptors(vq);
+	uint32_t i = head, num = vq->s->num, steps = 0;
+	bool indirect = false;
+	struct vring_desc d;
+
+	chain->head = head;
+	chain->readable = chain->writable = 0;
+	if (table == NULL)
+		return fault(vq, "descriptor table not in guest memory");
+	for (;;) {
+		/* Whoever needs more steps than there are is in a loop. */
+		if (i >= num)
+			return fault(vq, "descriptor index beyond its table");
+		if (steps++ == num)
+			return fault(vq, "descriptor chain in a loop");
+		p = table + i * sizeof(d);
+		d.addr = LOAD64(p + offsetof(struct vring_desc, addr));
+		d.len = LOAD32(p + offsetof(struct vring_desc, len));
+		d.flags = LOAD16(p + offsetof(struct vring_desc, flags));
+		d.next = LOAD16(p + offsetof(struct vring_desc, next));
+		if (d.flags & VRING_DESC_F_INDIRECT) {
+			if (!vq->indirect)
+				return fault(vq, "indirect not negotiated");
+			if (indirect || (d.flags & VRING_DESC_F_NEXT))
+				return fault(vq, "indirect table nested");
+			num = d.len / sizeof(d);
+			if (d.len % sizeof(d) != 0 || num == 0 ||
+			    num > VIRTQUEUE_NUM_MAX)
+				return fault(vq, "indirect table of odd size");
+			table = guest_ptr(vq->guest, d.addr, d.len);
+			if (table == NULL)
+				return fault(
+				    vq, "indirect table not in guest memory");
+			indirect = true;
+			i = steps = 0;
+			continue;
+		}
+		if (add_buffer(vq, chain, &d) < 0)
+			return -1;
+		if (!(d.flags & VRING_DESC_F_NEXT))
+			return 0;
+		i = d.next;
+	}
+}
+
+int
+virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
+{
+	struct virtqueue_state *s = vq->s;
+	struct vring_avail *avail = available(vq);
+	uint16_t head, n;
+
+	if (avail == NULL)
+		return fault(vq, "available ring not in guest memory");
+	n = LOAD16(&avail->idx) - s->next_avail;
+	if (n == 0)
+		return 0;
+	if (n > s->num)
+		return fault(vq, "available index ahead of the queue size");
+	/* The index before the entries that it makes available. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	head = LOAD16(&avail->ring[s->next_avail % s->num]);
+	if (head >= s->num)
+		return fault(vq, "available head beyond the queue size");
+	if (*inflight_word(s, head) & inflight_bit(head))
+		return fault(vq, "chain made available twice");
+	if (walk(vq, head, chain) < 0)
+		return -1;
+
+	s->popping = head;
+	settle();
+	*inflight_word(s, head) |= inflight_bit(head);
+	settle();
+	s->next_avail++;
+	settle();
+	return 1;
+}
+
+int
+virtqueue_notify(struct virtqueue *vq, bool wanted)
+{
+	struct virtqueue_state *s = vq->s;
+	struct vring_avail *avail = available(vq);
+	struct vring_used *u = used(vq);
+
+	if (avail == NULL || u == NULL)
+		return fault(vq, "ring not in guest memory");
+	if (!vq->event_idx)
+		STORE16(&u->flags, wanted ? 0 : VRING_USED_F_NO_NOTIFY);
+	else if (wanted)
+		STORE16((uint16_t *)&u->ring[s->num], s->next_avail);
+	if (!wanted)
+		return 0;
+	/*
+	 * The driver stores its index, then looks whether we want to know; we
+	 * do it the other way round, and so at least one of us sees the other.
+	 */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return LOAD16(&avail->idx) != s->next_avail;
+}
+
+int
+virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
+{
+	struct virtqueue_state *s = vq->s;
+	struct vring_used *u = used(vq);
+	uint16_t slot = s->next_used % s->num;
+
+	if (u == NULL)
+		return fault(vq, "used ring not in guest memory");
+	STORE32(&u->ring[slot].id, head);
+	STORE32(&u->ring[slot].len, len);
+	s->pushed[slot] = head;
+	settle();
+	s->next_used++;
+	settle();
+	*inflight_word(s, head) &= ~inflight_bit(head);
+	settle();
+	return 0;
+}
+
+int
+virtqueue_publish(struct virtqueue *vq)
+{
+	struct virtqueue_state *s = vq->s;
+	struct vring_avail *avail;
+	struct vring_used *u;
+
+	if (s->next_used == s->signalled)
+		return 0;
+	avail = available(vq);
+	u = used(vq);
+	if (avail == NULL || u == NULL)
+		return fault(vq, "ring not in guest memory");
+
+	/* Data, status and used entries before the index that shows them. */
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	STORE16(&u->idx, s->next_used);
+	settle();
+	s->published = s->next_used;
+	/* As in virtqueue_notify(), with the roles exchanged. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (vq->event_idx)
+		return vring_need_event(
+		    LOAD16(&avail->ring[s->num]), s->published, s->signalled);
+	return !(LOAD16(&avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);
+}
+
+void
+virtqueue_signalled(struct virtqueue *vq)
+{
+	vq->s->signalled = vq->s->published;
+}

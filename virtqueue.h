@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A split virtqueue, device side (virtio 1.2, 2.7): chains are popped from the
+ * available ring and pushed to the used ring.  Knows nothing of what is in the
+ * buffers.
+ */
+#ifndef VIRTQUEUE_H
+#define VIRTQUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct guest;
+
+/*
+ * The largest queue size offered (QueueNumMax), which also bounds the
+ * descriptors of one chain (2.7.5.3.1), indirect ones included.
+ */
+#define VIRTQUEUE_NUM_MAX 256
+
+/*
+ * All that makes a queue what it is, of fixed size and without pointers.  The
+ * order in which it is stored is explained in virtqueue.c.
+ */
+struct virtqueue_state {
+	uint64_t desc;	 /* guest-physical address of the descriptor table */
+	uint64_t driver; /* ... of the available ring */
+	uint64_t device; /* ... of the used ring */
+	uint32_t num;	 /* queue size in descriptors */
+	uint16_t ready;	 /* 1: enabled by the driver (QueueReady) */
+	uint16_t next_avail; /* position of the next chain to pop */
+	uint16_t next_used;  /* position of the next chain to push */
+	uint16_t published;  /* used index that the guest has been shown */
+	uint16_t signalled;  /* used index at the last decision to interrupt */
+	uint16_t popping;    /* head of the last chain popped */
+	/* Heads popped and not yet pushed: bit h % 64 of word h / 64. */
+	uint64_t inflight[VIRTQUEUE_NUM_MAX / 64];
+	/* Heads pushed and not yet published, by position % num. */
+	uint16_t pushed[VIRTQUEUE_NUM_MAX];
+};
+
+struct virtqueue {
+	struct guest *guest;
+	struct virtqueue_state *s;
+	bool event_idx;	   /* VIRTIO_F_RING_EVENT_IDX was negotiated */
+	bool indirect;	   /* VIRTIO_F_RING_INDIRECT_DESC was negotiated */
+	const char *fault; /* why the last call returned -1: a phrase */
+};
+
+/*
+ * A chain of buffers: 'readable' ones for the device to read, then 'writable'
+ * ones for it to write, together at most VIRTQUEUE_NUM_MAX, in 'iov'.  Adjacent
+ * descriptors whose memory is contiguous are one iovec.
+ */
+struct virtqueue_chain {
+	uint16_t head;	   /* identifies the chain for virtqueue_push() */
+	uint16_t readable; /* iovecs */
+	uint16_t writable; /* iovecs */
+	struct iovec *iov; /* the caller's, VIRTQUEUE_NUM_MAX of them */
+};
+
+/*
+ * As after a reset (2.1, 2.7): not ready, nothing in flight, largest size.
+ */
+void virtqueue_reset(struct virtqueue *vq);
+
+/*
+ * Make the queue ready with the addresses and size in its state (4.2.2,
+ * QueueReady).  'features' are the negotiated feature bits.  0, or -1 with
+ * 'fault' set if the size is not a power of two from 2 to VIRTQUEUE_NUM_MAX, or a ring is
+ * misaligned or not in guest memory; the queue is not ready then.
+ */
+int virtqueue_enable(struct virtqueue *vq, uint64_t features);
+
+/*
+ * Take the next available chain into *chain (chain->iov is the caller's).
+ * 1: there was one.  0: none.  -1: the driver broke the rules of 2.7, 'fault'
+ * says which; nothing was taken.
+ */
+int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
+
+/*
+ * Ask the driver to notify when it makes the next chain available, or (on
+ * false) to not bother because we look ourselves (2.7.7, 2.7.10).  1: a chain
+ * has become available meanwhile, for which no notification may come.  0: none has.
+ * -1: fault.
+ */
+int virtqueue_notify(struct virtqueue *vq, bool wanted);
+
+/*
+ * Return chain 'head', of which the first 'len' bytes of the writable part were
+ * written (2.7.8).  The driver does not see it before virtqueue_publish().
+ * 0, or -1 on fault.
+ */
+int virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
+
+/*
+ * Show the driver everything pushed.  1: it wants an interrupt for that (2.7.7,
+ * 2.7.10).  0: it does not, or nothing was pushed.  -1: fault.  After the
+ * interrupt has been raised, or was found not needed, virtqueue_signalled()
+ * records that; before, asking again gives the same answer.
+ */
+int virtqueue_publish(struct virtqueue *vq);
+void virtqueue_signalled(struct virtqueue *vq);
+
+#endif
