@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The virtio-blk device behind the queue (virtio 1.2, 5.2).  Owns the backing
+ * file, its size and geometry, the judging of requests and their execution
+ * through io_uring.  Does not know of rings or guest-physical addresses.
+ *
+ * A request that is refused, or needs no I/O, is done when it is submitted;
+ * any other is at any time one operation of the kernel's, continued when that
+ * was short.  Either way it comes back through blk_reap().
+ */
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/param.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <liburing.h>
+#include <linux/fs.h>
+#include <xentoollog.h>
+
+#include "blk.h"
+
+#define SECTOR 512 /* the unit of the protocol, whatever blk_size says */
+
+/* Segments of a request: a chain of BLK_IOVECS less header and status. */
+#define SEG_MAX (BLK_IOVECS - 2)
+
+/* What one operation transfers at most; the kernel's own limit is higher. */
+#define TRANSFER_MAX (UINT32_C(1) << 30)
+
+/* Operations started again after EINTR or EAGAIN, per request. */
+#define RETRIES 16
+
+struct blk {
+	xentoollog_logger *log;
+	int fd;
+	bool read_only;
+	bool writeback;
+	uint64_t capacity; /* in sectors */
+	char serial[VIRTIO_BLK_ID_BYTES];
+	struct virtio_blk_config config;
+	struct io_uring uring;
+	unsigned inflight; /* submitted and not reaped */
+	unsigned errors;   /* failed operations since the last message */
+	time_t logged;	   /* second of the last message about one */
+	STAILQ_HEAD(, blk_req) done;
+	struct blk_req *free[BLK_REQS]; /* the last one used comes first */
+	unsigned nfree;
+	struct blk_req req[BLK_REQS];
+};
+
+static void
+log_errno(const struct blk *blk, const char *what, const char *path)
+{
+	xtl_log(
+	    blk->log, XTL_ERROR, errno, "vdisk", "cannot %s %s", what, path);
+}
+
+static void
+log_unfit(const struct blk *blk, const char *path, const char *why)
+{
+	xtl_log(blk->log, XTL_ERROR, -1, "vdisk", "%s %s", path, why);
+}
+
+/*
+ * The size and block sizes of the file or device, in bytes.
+ */
+struct geometry {
+	uint64_t size;
+	uint32_t logical;   /* smallest unit of I/O */
+	uint32_t physical;  /* smallest unit without read-modify-write */
+	uint32_t alignment; /* first physical block starts here */
+	uint32_t io_min;    /* smallest unit that performs */
+	uint32_t io_opt;    /* best unit, 0 if unknown */
+};
+
+static int
+device_geometry(int fd, struct geometry *g)
+{
+	int logical, alignment;
+
+	if (ioctl(fd, BLKGETSIZE64, &g->size) < 0 ||
+	    ioctl(fd, BLKSSZGET, &logical) < 0 ||
+	    ioctl(fd, BLKPBSZGET, &g->physical) < 0 ||
+	    ioctl(fd, BLKALIGNOFF, &alignment) < 0 ||
+	    ioctl(fd, BLKIOMIN, &g->io_min) < 0 ||
+	    ioctl(fd, BLKIOOPT, &g->io_opt) < 0)
+		return -1;
+	g->logical = logical;
+	g->alignment = MAX(alignment, 0); /* -1: not known */
+	return 0;
+}
+
+/*
+ * A file can be read and written by sectors, but does that best by the blocks
+ * of its file system; those above a page are a matter of throughput only.
+ */
+static void
+file_geometry(const struct stat *st, struct geometry *g)
+{
+	uint32_t block = st->st_blksize;
+
+	if (block < SECTOR || !powerof2(block))
+		block = SECTOR;
+	*g = (struct geometry){.size = st->st_size,
+	    .logical = SECTOR,
+	    .physical = MIN(block, 4096),
+	    .io_min = MIN(block, 4096),
+	    .io_opt = block > 4096 ? block : 0};
+}
+
+/*
+ * Open 'path' if it is of the right kind; which is looked at before, since
+ * merely to open something else can block or have effects.
+ */
+static int
+open_disk(struct blk *blk, const char *path, struct geometry *g)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0) {
+		log_errno(blk, "find", path);
+		return -1;
+	}
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		log_unfit(
+		    blk, path, "is neither a regular file nor a block device");
+		return -1;
+	}
+	blk->fd = open(path, (blk->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	if (blk->fd < 0 || fstat(blk->fd, &st) < 0) {
+		log_errno(blk, blk->read_only ? "read" : "write", path);
+		return -1;
+	}
+	if (S_ISREG(st.st_mode))
+		file_geometry(&st, g);
+	else if (device_geometry(blk->fd, g) < 0) {
+		log_errno(blk, "get the size of", path);
+		return -1;
+	}
+	if (g->size < SECTOR) {
+		log_unfit(blk, path, "is smaller than one sector of 512 bytes");
+		return -1;
+	}
+	if (g->size % SECTOR != 0)
+		xtl_log(blk->log, XTL_WARN, -1, "vdisk",
+		    "the last %u bytes of %s are not a whole sector, and are "
+		    "not part of the disk",
+		    (unsigned)(g->size % SECTOR), path);
+	return 0;
+}
+
+static void
+configure(struct blk *blk, const struct geometry *g)
+{
+	uint32_t block = g->logical;
+
+	blk->capacity = g->size / SECTOR;
+	blk->config = (struct virtio_blk_config){
+	    .capacity = htole64(blk->capacity),
+	    .seg_max = htole32(SEG_MAX),
+	    .blk_size = htole32(block),
+	    .physical_block_exp = __builtin_ctz(MAX(g->physical / block, 1)),
+	    .alignment_offset = MIN(g->alignment / block, UINT8_MAX),
+	    .min_io_size = htole16(MIN(g->io_min / block, UINT16_MAX)),
+	    .opt_io_size = htole32(g->io_opt / block),
+	};
+}
+
+struct blk *
+blk_open(struct xentoollog_logger *log, const char *path, bool read_only,
+    const char *serial)
+{
+	struct blk *blk = calloc(1, sizeof(*blk));
+	struct geometry g;
+	int e;
+
+	if (blk == NULL) {
+		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
+		return NULL;
+	}
+	blk->log = log;
+	blk->read_only = read_only;
+	blk->writeback = true;
+	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
+	STAILQ_INIT(&blk->done);
+	while (blk->nfree < BLK_REQS) {
+		blk->free[blk->nfree] = &blk->req[blk->nfree];
+		blk->nfree++;
+	}
+	if (open_disk(blk, path, &g) < 0)
+		goto fail;
+	configure(blk, &g);
+	e = io_uring_queue_init(BLK_REQS, &blk->uring, 0);
+	if (e == 0)
+		e = io_uring_register_files(&blk->uring, &blk->fd, 1);
+	if (e < 0) {
+		xtl_log(log, XTL_ERROR, -e, "vdisk", "cannot set up io_uring");
+		goto fail;
+	}
+	return blk;
+fail:
+	free(blk);
+	return NULL;
+}
+
+const struct virtio_blk_config *
+blk_config(const struct blk *blk)
+{
+	return &blk->config;
+}
+
+uint64_t
+blk_features(const struct blk *blk)
+{
+	return UINT64_C(1) << VIRTIO_BLK_F_SEG_MAX |
+	       UINT64_C(1) << VIRTIO_BLK_F_BLK_SIZE |
+	       UINT64_C(1) << VIRTIO_BLK_F_TOPOLOGY |
+	       UINT64_C(1) << VIRTIO_BLK_F_FLUSH |
+	       (uint64_t)blk->read_only << VIRTIO_BLK_F_RO;
+}
+
+void
+blk_set_writeback(struct blk *blk, bool writeback)
+{
+	blk->writeback = writeback;
+}
+
+struct blk_req *
+blk_get(struct blk *blk)
+{
+	return blk->nfree > 0 ? blk->free[--blk->nfree] : NULL;
+}
+
+void
+blk_put(struct blk *blk, struct blk_req *req)
+{
+	blk->free[blk->nfree++] = req;
+}
+
+/*
+ * Take 'len' bytes off the front of the readable buffers, into 'to'.  False if
+ * there are not as many.
+ */
+static bool
+take_front(struct iovec *iov, unsigned n, void *to, size_t len)
+{
+	char *p = to;
+
+	for (; n > 0 && len > 0; iov++, n--) {
+		size_t some = MIN(len, iov->iov_len);
+
+		memcpy(p, iov->iov_base, some);
+		iov->iov_base = (char *)iov->iov_base + some;
+		iov->iov_len -= some;
+		p += some;
+		len -= some;
+	}
+	return len == 0;
+}
+
+/*
+ * Take the last byte of the writable buffers: NULL if there is none.  A buffer
+ * that held nothing else is gone then.
+ */
+static uint8_t *
+take_status(struct iovec *iov, uint16_t *n)
+{
+	struct iovec *last;
+
+	while (*n > 0 && iov[*n - 1].iov_len == 0)
+		--*n;
+	if (*n == 0)
+		return NULL;
+	last = &iov[*n - 1];
+	if (--last->iov_len == 0)
+		--*n;
+	return (uint8_t *)last->iov_base + last->iov_len;
+}
+
+static uint64_t
+total(const struct iovec *iov, unsigned n)
+{
+	uint64_t sum = 0;
+
+	while (n > 0)
+		sum += iov[--n].iov_len;
+	return sum;
+}
+
+/*
+ * The first 'done' bytes of what was left are transferred.
+ */
+static void
+advance(struct blk_req *req, uint64_t done)
+{
+	req->left -= done;
+	req->offset += done;
+	if (req->type == VIRTIO_BLK_T_IN)
+		req->filled += done;
+	while (req->segments > 0 && done >= req->data->iov_len) {
+		done -= req->data->iov_len;
+		req->data++;
+		req->segments--;
+	}
+	if (done > 0) {
+		req->data->iov_base = (char *)req->data->iov_base + done;
+		req->data->iov_len -= done;
+	}
+}
+
+/*
+ * Write the device's name to the guest, as much of it as there is room for.
+ */
+static void
+get_id(const struct blk *blk, struct blk_req *req)
+{
+	size_t at = 0;
+
+	for (; req->segments > 0 && at < sizeof(blk->serial);
+	     req->data++, req->segments--) {
+		size_t some = MIN(sizeof(blk->serial) - at, req->data->iov_len);
+
+		memcpy(req->data->iov_base, blk->serial + at, some);
+		at += some;
+	}
+	req->filled = at;
+}
+
+/*
+ * Hand the rest of the request to io_uring.  There is room: each request has
+ * one operation at most.
+ */
+static void
+start(struct blk *blk, struct blk_req *req)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&blk->uring);
+	int dsync = blk->writeback ? 0 : RWF_DSYNC;
+	void *base = req->segments > 0 ? req->data->iov_base : NULL;
+	unsigned one =
+	    req->segments > 0 ? MIN(req->data->iov_len, TRANSFER_MAX) : 0;
+
+	if (req->type == VIRTIO_BLK_T_FLUSH)
+		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+	else if (req->type == VIRTIO_BLK_T_IN && req->segments == 1)
+		io_uring_prep_read(sqe, 0, base, one, req->offset);
+	else if (req->type == VIRTIO_BLK_T_IN)
+		io_uring_prep_readv(
+		    sqe, 0, req->data, req->segments, req->offset);
+	else if (req->segments == 1)
+		io_uring_prep_write(sqe, 0, base, one, req->offset);
+	else
+		io_uring_prep_writev(
+		    sqe, 0, req->data, req->segments, req->offset);
+	if (req->type == VIRTIO_BLK_T_OUT)
+		sqe->rw_flags = dsync;
+	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_data(sqe, req);
+}
+
+/*
+ * The request has come to its end with 'status' (5.2.6).
+ */
+static void
+finish(struct blk *blk, struct blk_req *req, uint8_t status)
+{
+	*req->status = status;
+	/* The status byte is the last one: it counts if all before it do. */
+	req->written = req->filled + (req->filled == req->room);
+	STAILQ_INSERT_TAIL(&blk->done, req, link);
+}
+
+/*
+ * Read or write the data from 'sector' on, if that is all on the disk.
+ */
+static void
+transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
+{
+	uint64_t sectors = req->left / SECTOR;
+
+	if (req->left % SECTOR != 0 || sectors > blk->capacity ||
+	    sector > blk->capacity - sectors ||
+	    (req->type == VIRTIO_BLK_T_OUT && blk->read_only)) {
+		finish(blk, req, VIRTIO_BLK_S_IOERR);
+	} else if (req->left == 0) {
+		finish(blk, req, VIRTIO_BLK_S_OK);
+	} else {
+		req->offset = sector * SECTOR;
+		start(blk, req);
+	}
+}
+
+bool
+blk_submit(struct blk *blk, struct blk_req *req)
+{
+	struct iovec *writable = req->iov + req->readable;
+	struct virtio_blk_outhdr hdr;
+
+	req->status = take_status(writable, &req->writable);
+	if (req->status == NULL)
+		return false;
+	req->room = total(writable, req->writable);
+	req->filled = 0;
+	req->retries = 0;
+	blk->inflight++;
+	if (!take_front(req->iov, req->readable, &hdr, sizeof(hdr))) {
+		finish(blk, req, VIRTIO_BLK_S_IOERR);
+		return true;
+	}
+	req->type = le32toh(hdr.type);
+	req->data = req->type == VIRTIO_BLK_T_OUT ? req->iov : writable;
+	req->segments =
+	    req->type == VIRTIO_BLK_T_OUT ? req->readable : req->writable;
+	req->left = total(req->data, req->segments);
+	switch (req->type) {
+	case VIRTIO_BLK_T_IN:
+	case VIRTIO_BLK_T_OUT:
+		advance(req, 0); /* past what the header left empty */
+		transfer(blk, req, le64toh(hdr.sector));
+		break;
+	case VIRTIO_BLK_T_FLUSH:
+		start(blk, req);
+		break;
+	case VIRTIO_BLK_T_GET_ID:
+		get_id(blk, req);
+		finish(blk, req, VIRTIO_BLK_S_OK);
+		break;
+	default:
+		finish(blk, req, VIRTIO_BLK_S_UNSUPP);
+	}
+	return true;
+}
+
+/*
+ * Tell of a failed operation, at most once a second.
+ */
+static void
+log_failure(struct blk *blk, const struct blk_req *req, int error)
+{
+	const char *what = req->type == VIRTIO_BLK_T_IN	   ? "read"
+			   : req->type == VIRTIO_BLK_T_OUT ? "write"
+							   : "flush";
+	char place[32] = "";
+	struct timespec now;
+
+	blk->errors++;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (now.tv_sec == blk->logged)
+		return;
+	if (req->type != VIRTIO_BLK_T_FLUSH)
+		snprintf(place, sizeof(place), " at byte %llu",
+		    (unsigned long long)req->offset);
+	xtl_log(blk->log, XTL_ERROR, error, "vdisk",
+	    "%s%s failed (failures since the last message: %u)", what, place,
+	    blk->errors);
+	blk->logged = now.tv_sec;
+	blk->errors = 0;
+}
+
+/*
+ * The kernel has finished an operation of the request with result 'res': finish
+ * the request, or go on with what is left of it.
+ */
+static void
+complete(struct blk *blk, struct blk_req *req, int res)
+{
+	if ((res == -EINTR || res == -EAGAIN) && req->retries++ < RETRIES) {
+		start(blk, req);
+	} else if (res < 0) {
+		log_failure(blk, req, -res);
+		finish(blk, req, VIRTIO_BLK_S_IOERR);
+	} else if (req->type == VIRTIO_BLK_T_FLUSH) {
+		finish(blk, req, VIRTIO_BLK_S_OK);
+	} else if (res == 0) {
+		/* The file has become smaller than the disk. */
+		log_failure(blk, req, ENXIO);
+		finish(blk, req, VIRTIO_BLK_S_IOERR);
+	} else {
+		advance(req, res);
+		if (req->left == 0)
+			finish(blk, req, VIRTIO_BLK_S_OK);
+		else
+			start(blk, req);
+	}
+}
+
+void
+blk_kick(struct blk *blk)
+{
+	int e;
+
+	if (io_uring_sq_ready(&blk->uring) == 0)
+		return;
+	/* What is not taken now stays queued for the next time. */
+	e = io_uring_submit(&blk->uring);
+	if (e < 0 && e != -EINTR && e != -EAGAIN && e != -EBUSY)
+		xtl_log(blk->log, XTL_CRITICAL, -e, "vdisk",
+		    "cannot submit to io_uring");
+}
+
+struct blk_req *
+blk_reap(struct blk *blk)
+{
+	struct io_uring_cqe *cqe;
+	struct blk_req *req;
+
+	while (STAILQ_EMPTY(&blk->done)) {
+		/* Requests that go on do so before we say "nothing yet". */
+		if (io_uring_peek_cqe(&blk->uring, &cqe) != 0) {
+			blk_kick(blk);
+			return NULL;
+		}
+		req = io_uring_cqe_get_data(cqe);
+		complete(blk, req, cqe->res);
+		io_uring_cqe_seen(&blk->uring, cqe);
+	}
+	req = STAILQ_FIRST(&blk->done);
+	STAILQ_REMOVE_HEAD(&blk->done, link);
+	blk->inflight--;
+	return req;
+}
+
+unsigned
+blk_inflight(const struct blk *blk)
+{
+	return blk->inflight;
+}
+
+int
+blk_fd(const struct blk *blk)
+{
+	return blk->uring.ring_fd;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The virtio-blk device behind the queue (virtio 1.2, 5.2): requests, their
+ * asynchronous execution on the backing file, and the configuration space.
+ * Knows nothing of rings or guest-physical addresses.
+ */
+#ifndef BLK_H
+#define BLK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/uio.h>
+
+#include <linux/virtio_blk.h>
+
+struct xentoollog_logger;
+struct blk;
+
+/* Requests that can be in flight, and memory segments of one request. */
+#define BLK_REQS   256
+#define BLK_IOVECS 256
+
+/*
+ * One request: first the 'readable' buffers, then the 'writable' ones, as
+ * filled in by whoever calls blk_submit().  They must stay mapped until
+ * blk_reap() has given the request back.
+ */
+struct blk_req {
+	uint16_t head;	   /* the caller's, to know the request again */
+	uint16_t readable; /* in: number of iovecs the device may read */
+	uint16_t writable; /* in: number of iovecs it may write, after those */
+	uint32_t written;  /* out: bytes written, counted from the first
+			      writable byte without a gap (virtio 2.7.8.2) */
+
+	/* The rest is blk.c's. */
+	STAILQ_ENTRY(blk_req) link;
+	uint8_t *status;    /* where the status byte goes */
+	uint64_t room;	    /* writable bytes before it */
+	uint64_t filled;    /* ... of which written, from the first on */
+	uint64_t offset;    /* the rest goes here in the file, in bytes */
+	uint64_t left;	    /* ... and is as many bytes */
+	struct iovec *data; /* ... in these */
+	uint32_t segments;  /* ... as many iovecs */
+	uint32_t type;	    /* VIRTIO_BLK_T_* */
+	uint32_t retries;
+	struct iovec iov[BLK_IOVECS];
+};
+
+/*
+ * Open the regular file or block device 'path' as the disk, and set up
+ * asynchronous I/O.  'serial' is what VIRTIO_BLK_T_GET_ID answers: at most
+ * VIRTIO_BLK_ID_BYTES characters.  NULL on failure, which has been logged to 'log'.
+ */
+struct blk *blk_open(struct xentoollog_logger *log, const char *path,
+    bool read_only, const char *serial);
+
+/*
+ * The configuration space (5.2.4), little endian, and the device-specific
+ * feature bits offered (5.2.3).
+ */
+const struct virtio_blk_config *blk_config(const struct blk *blk);
+uint64_t blk_features(const struct blk *blk);
+
+/*
+ * Whether writes complete before they are on stable storage (5.2.5.2); they do
+ * if the driver negotiated VIRTIO_BLK_F_FLUSH.
+ */
+void blk_set_writeback(struct blk *blk, bool writeback);
+
+/*
+ * A request to fill in; NULL if BLK_REQS are in use.  blk_put() takes back one
+ * that was reaped, or that was never submitted.
+ */
+struct blk_req *blk_get(struct blk *blk);
+void blk_put(struct blk *blk, struct blk_req *req);
+
+/*
+ * Start a request (5.2.6).  True: it is under way and will be reaped, with
+ * whatever status.  False: it has no writable byte for a status, so it cannot
+ * even fail; it is still the caller's.  Requests reach the kernel at the next
+ * blk_kick(), many with one system call.
+ */
+bool blk_submit(struct blk *blk, struct blk_req *req);
+void blk_kick(struct blk *blk);
+
+/*
+ * A request that is finished, its status byte written; NULL if there is none
+ * at the moment.  Never waits.
+ */
+struct blk_req *blk_reap(struct blk *blk);
+
+/*
+ * Requests submitted and not reaped yet.
+ */
+unsigned blk_inflight(const struct blk *blk);
+
+/*
+ * A descriptor that is readable (POLLIN) when the kernel has finished something
+ * for blk_reap().
+ */
+int blk_fd(const struct blk *blk);
+
+#endif

@@ -1,0 +1,1174 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Requests of virtio-blk (virtio 1.2, 5.2.6) on files in the temporary
+ * directory, in any framing, with good and bad luck.  Every buffer of a request
+ * is a piece of memory of its own.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <check.h>
+#include <linux/virtio_blk.h>
+
+#include "blk.h"
+#include "fake_log.h"
+#include "fake_uring.h"
+
+#define SECTORS	     64
+#define SECTOR	     512
+#define MAX_LEN	     (SECTORS * SECTOR)
+
+#define UNTOUCHED    0xee /* never a byte of the disk or of a serial */
+#define FEATURE(bit) (UINT64_C(1) << (bit))
+
+static struct fake_log lg;
+static struct blk *blk;
+static int fd = -1;
+static char path[64];
+
+/* What a request is to write, and has read. */
+static uint8_t out[MAX_LEN + SECTOR], in[MAX_LEN + SECTOR];
+static uint32_t written;
+
+/*
+ * Lengths of the pieces into which the readable and the writable bytes of a
+ * request are cut; the last one before a 0 repeats.
+ */
+struct framing {
+	const char *what;
+	size_t readable[6], writable[6];
+};
+
+static const struct framing natural = {
+    "header, data, status", {16, SIZE_MAX}, {SIZE_MAX}};
+static const struct framing *framing;
+
+/*
+ * A file of 'size' bytes that has no name any more; 'path' leads to it.
+ */
+static void
+make_file(off_t size, mode_t mode)
+{
+	const char *dir = getenv("TMPDIR");
+	char name[256];
+
+	snprintf(name, sizeof(name), "%s/check_blk.XXXXXX",
+	    dir != NULL ? dir : "/tmp");
+	fd = mkstemp(name);
+	ck_assert_int_ge(fd, 0);
+	unlink(name);
+	ck_assert_int_eq(fchmod(fd, mode), 0);
+	ck_assert_int_eq(ftruncate(fd, size), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+}
+
+static uint8_t
+pattern(uint64_t offset)
+{
+	return 1 + (offset / SECTOR * 31 + offset) % 200;
+}
+
+static void
+open_disk(uint64_t size, bool read_only)
+{
+	make_file(size, 0600);
+	for (uint64_t i = 0; i < size && i < MAX_LEN; i++)
+		in[i] = pattern(i);
+	ck_assert_int_ge(pwrite(fd, in, size < MAX_LEN ? size : MAX_LEN, 0), 0);
+	blk = blk_open(&lg.logger, path, read_only, "serial-0123");
+	ck_assert_ptr_nonnull(blk);
+}
+
+static void
+setup(void)
+{
+	fake_log_init(&lg);
+	fake_uring_init();
+	framing = &natural;
+	for (size_t i = 0; i < sizeof(out); i++)
+		out[i] = 201 + i % 37;
+}
+
+static void
+setup_disk(void)
+{
+	setup();
+	open_disk(MAX_LEN, false);
+}
+
+static void
+expect_on_disk(uint64_t offset, const uint8_t *data, size_t len)
+{
+	static uint8_t disk[MAX_LEN];
+
+	ck_assert_int_eq(pread(fd, disk, len, offset), (ssize_t)len);
+	ck_assert_mem_eq(disk, data, len);
+}
+
+static void
+expect_disk_untouched(void)
+{
+	static uint8_t want[MAX_LEN];
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(want); i++)
+		want[i] = pattern(i);
+	expect_on_disk(0, want, sizeof(want));
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_eq(st.st_size, MAX_LEN);
+}
+
+/*
+ * A request on its way: the bytes are in pieces, and the pieces in iovecs.
+ */
+struct job {
+	struct blk_req *req;
+	unsigned nreadable, nwritable;
+	struct iovec piece[BLK_IOVECS];
+};
+
+static unsigned
+cut(struct iovec *piece, const uint8_t *from, size_t len, const size_t *cuts)
+{
+	unsigned n = 0;
+
+	while (len > 0) {
+		size_t some = *cuts < len ? *cuts : len;
+
+		ck_assert_uint_lt(n, BLK_IOVECS);
+		piece[n].iov_base = malloc(some > 0 ? some : 1);
+		ck_assert_ptr_nonnull(piece[n].iov_base);
+		piece[n].iov_len = some;
+		memcpy(piece[n].iov_base, from, some);
+		from += some;
+		len -= some;
+		n++;
+		if (cuts[1] != 0)
+			cuts++;
+	}
+	return n;
+}
+
+static struct job *
+build(const uint8_t *r, size_t rlen, size_t wlen)
+{
+	static uint8_t w[MAX_LEN + SECTOR + 1];
+	struct job *job = calloc(1, sizeof(*job));
+
+	ck_assert_ptr_nonnull(job);
+	memset(w, UNTOUCHED, wlen);
+	job->req = blk_get(blk);
+	ck_assert_ptr_nonnull(job->req);
+	job->nreadable = cut(job->piece, r, rlen, framing->readable);
+	job->nwritable =
+	    cut(job->piece + job->nreadable, w, wlen, framing->writable);
+	ck_assert_uint_le(job->nreadable + job->nwritable, BLK_IOVECS);
+	job->req->readable = job->nreadable;
+	job->req->writable = job->nwritable;
+	job->req->written = UINT32_MAX;
+	memcpy(job->req->iov, job->piece, sizeof(job->piece));
+	return job;
+}
+
+/*
+ * Submit a request with 'out_len' bytes of data for the disk and room for
+ * 'in_len' bytes and the status.
+ */
+static struct job *
+submit(uint32_t type, uint64_t sector, size_t out_len, size_t in_len)
+{
+	uint8_t r[sizeof(struct virtio_blk_outhdr) + sizeof(out)];
+	struct virtio_blk_outhdr hdr = {.type = type, .sector = sector};
+	struct job *job;
+
+	memcpy(r, &hdr, sizeof(hdr));
+	memcpy(r + sizeof(hdr), out, out_len);
+	job = build(r, sizeof(hdr) + out_len, in_len + 1);
+	ck_assert(blk_submit(blk, job->req));
+	return job;
+}
+
+static struct blk_req *
+reap(void)
+{
+	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
+	struct blk_req *req;
+
+	while ((req = blk_reap(blk)) == NULL)
+		ck_assert_int_eq(poll(&p, 1, 5000), 1);
+	return req;
+}
+
+/*
+ * Take the finished request apart: the status is returned, the data is in 'in'
+ * and not one byte less than 'written' was written.
+ */
+static uint8_t
+dispose(struct job *job)
+{
+	uint8_t w[MAX_LEN + SECTOR + 1];
+	size_t len = 0, done = 0;
+
+	for (unsigned i = 0; i < job->nreadable + job->nwritable; i++) {
+		if (i >= job->nreadable) {
+			memcpy(w + len, job->piece[i].iov_base,
+			    job->piece[i].iov_len);
+			len += job->piece[i].iov_len;
+		}
+		free(job->piece[i].iov_base);
+	}
+	written = job->req->written;
+	blk_put(blk, job->req);
+	free(job);
+	while (done < len && w[done] != UNTOUCHED)
+		done++;
+	ck_assert_uint_le(written, done);
+	ck_assert_uint_ge(len, 1);
+	memcpy(in, w, len - 1);
+	return w[len - 1];
+}
+
+static uint8_t
+request(uint32_t type, uint64_t sector, size_t out_len, size_t in_len)
+{
+	struct job *job = submit(type, sector, out_len, in_len);
+
+	ck_assert_uint_eq(blk_inflight(blk), 1);
+	blk_kick(blk);
+	ck_assert_ptr_eq(reap(), job->req);
+	ck_assert_uint_eq(blk_inflight(blk), 0);
+	return dispose(job);
+}
+
+static void
+expect_read(uint64_t sector, size_t len)
+{
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, sector, 0, len), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(written, len + 1);
+	for (size_t i = 0; i < len; i++)
+		ck_assert_uint_eq(in[i], pattern(sector * SECTOR + i));
+}
+
+static void
+expect_write(uint64_t sector, size_t len)
+{
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, sector, len, 0), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(written, 1);
+	expect_on_disk(sector * SECTOR, out, len);
+}
+
+static bool
+readable(int on)
+{
+	struct pollfd p = {.fd = on, .events = POLLIN};
+
+	return poll(&p, 1, 0) == 1;
+}
+
+/* Opening. */
+
+static void
+expect_refused(const char *name, bool read_only)
+{
+	ck_assert_ptr_null(blk_open(&lg.logger, name, read_only, ""));
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_msg(strstr(lg.last, name) != NULL, "'%s' does not name %s",
+	    lg.last, name);
+	ck_assert_ptr_null(strchr(lg.last, '\n'));
+}
+
+START_TEST(a_disk_that_is_not_there_is_refused)
+{
+	expect_refused("/nonexistent/disk", _i);
+	ck_assert_ptr_nonnull(strstr(lg.last, strerror(ENOENT)));
+}
+END_TEST
+
+START_TEST(a_directory_is_refused)
+{
+	expect_refused("/proc/self", _i);
+	ck_assert_ptr_nonnull(strstr(lg.last, "regular file"));
+}
+END_TEST
+
+START_TEST(a_character_device_is_refused)
+{
+	expect_refused("/dev/null", _i);
+}
+END_TEST
+
+START_TEST(a_fifo_is_refused_and_not_waited_for)
+{
+	char name[64];
+	int p[2];
+
+	ck_assert_int_eq(pipe(p), 0);
+	close(p[1]);
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", p[0]);
+	expect_refused(name, _i);
+}
+END_TEST
+
+START_TEST(an_empty_file_is_refused)
+{
+	make_file(0, 0600);
+	expect_refused(path, _i);
+}
+END_TEST
+
+START_TEST(a_file_of_less_than_a_sector_is_refused)
+{
+	make_file(511, 0600);
+	expect_refused(path, _i);
+}
+END_TEST
+
+START_TEST(a_file_that_may_not_be_written_is_a_disk_only_if_read_only)
+{
+	bool root = geteuid() == 0;
+
+	make_file(MAX_LEN, 0444);
+	if (root) /* who may write it */
+		ck_assert_int_eq(seteuid(65534), 0);
+	expect_refused(path, false);
+	ck_assert_ptr_nonnull(strstr(lg.last, strerror(EACCES)));
+	blk = blk_open(&lg.logger, path, true, "");
+	ck_assert_ptr_nonnull(blk);
+	ck_assert_uint_eq(lg.lines, 1);
+	if (root) /* leak detection needs a process that can be looked at */
+		ck_assert_int_eq(seteuid(0) | prctl(PR_SET_DUMPABLE, 1), 0);
+}
+END_TEST
+
+START_TEST(a_file_of_odd_size_loses_its_last_bytes_and_says_so)
+{
+	open_disk(3 * SECTOR + 511, _i);
+	ck_assert_uint_eq(blk_config(blk)->capacity, 3);
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_ptr_nonnull(strstr(lg.last, path));
+	expect_read(2, SECTOR);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, 3, 0, SECTOR), VIRTIO_BLK_S_IOERR);
+}
+END_TEST
+
+START_TEST(the_configuration_describes_the_disk)
+{
+	const struct virtio_blk_config *c;
+	static const struct virtio_blk_config zero;
+
+	open_disk(MAX_LEN, _i);
+	c = blk_config(blk);
+	ck_assert_uint_eq(lg.lines, 0);
+	ck_assert_uint_eq(c->capacity, SECTORS);
+	ck_assert_uint_eq(c->blk_size, SECTOR);
+	/* Every request as large as that fits in with header and status. */
+	ck_assert_uint_ge(c->seg_max, 1);
+	ck_assert_uint_le(c->seg_max, BLK_IOVECS - 2);
+	/* A physical block is at most a page, and I/O sizes are multiples. */
+	ck_assert_uint_le(SECTOR << c->physical_block_exp, 4096);
+	ck_assert_uint_eq(c->alignment_offset, 0);
+	ck_assert_uint_ge(c->min_io_size, 1);
+	ck_assert_uint_eq(c->min_io_size % (1 << c->physical_block_exp), 0);
+	ck_assert_uint_eq(c->opt_io_size % c->min_io_size, 0);
+	/* What is not offered is zero. */
+	ck_assert_uint_eq(c->size_max, 0);
+	ck_assert_mem_eq(&c->geometry, &zero.geometry, sizeof(c->geometry));
+	ck_assert_mem_eq(
+	    &c->wce, &zero.wce, (const char *)(c + 1) - (const char *)&c->wce);
+}
+END_TEST
+
+START_TEST(the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes)
+{
+	make_file((off_t)5 << 40, 0600);
+	blk = blk_open(&lg.logger, path, false, "");
+	ck_assert_ptr_nonnull(blk);
+	ck_assert_uint_eq(blk_config(blk)->capacity, UINT64_C(5) << 31);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, (UINT64_C(5) << 31) - 1, 0, SECTOR),
+	    VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(written, SECTOR + 1);
+}
+END_TEST
+
+START_TEST(the_features_are_those_that_work)
+{
+	uint64_t f;
+
+	open_disk(MAX_LEN, _i);
+	f = blk_features(blk);
+	ck_assert(f & FEATURE(VIRTIO_BLK_F_SEG_MAX));
+	ck_assert(f & FEATURE(VIRTIO_BLK_F_BLK_SIZE));
+	ck_assert(f & FEATURE(VIRTIO_BLK_F_TOPOLOGY));
+	ck_assert(f & FEATURE(VIRTIO_BLK_F_FLUSH));
+	ck_assert_int_eq((f & FEATURE(VIRTIO_BLK_F_RO)) != 0, _i);
+	/* Nothing that would need a field, a request or a second queue. */
+	ck_assert_uint_eq(
+	    f & ~(FEATURE(VIRTIO_BLK_F_SEG_MAX) |
+		    FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
+		    FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
+		    FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO)),
+	    0);
+}
+END_TEST
+
+/* Requests, 5.2.6, in any framing, 2.7.4. */
+
+static const struct framing framings[] = {
+    {"header, data, status", {16, SIZE_MAX}, {512, SIZE_MAX}},
+    {"one readable, one writable", {SIZE_MAX}, {SIZE_MAX}},
+    {"header byte by byte", {1, 1, 1, 1, 1, 1}, {100, SIZE_MAX}},
+    {"header in three, the last with data", {4, 4, 100, SIZE_MAX}, {SIZE_MAX}},
+    {"header split in its sector", {9, 7, SIZE_MAX}, {SIZE_MAX}},
+    {"data split in mid-sector", {16, 100, 413, SIZE_MAX}, {100, SIZE_MAX}},
+    {"data in odd pieces", {16, 31}, {33}},
+    {"status with the last bytes of data", {16, 1000}, {1023, SIZE_MAX}},
+    {"status with half a sector", {16, 1000}, {256, SIZE_MAX}},
+    {"data in pages", {16, 4096}, {4096}},
+};
+
+START_TEST(reads_and_writes_work_in_any_framing)
+{
+	static const uint16_t sectors[] = {0, 1, 31};
+
+	framing = &framings[_i];
+	for (unsigned i = 0; i < 3; i++)
+		expect_read(sectors[i], 2 * SECTOR);
+	expect_read(SECTORS - 1, SECTOR);
+	if (framing->readable[0] > 1)
+		for (unsigned i = 0; i < 3; i++)
+			expect_write(sectors[i], 2 * SECTOR);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(written, 1);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(empty_buffers_in_between_change_nothing)
+{
+	/* iovecs of length 0 at every place. */
+	struct virtio_blk_outhdr hdr = {.type = VIRTIO_BLK_T_IN, .sector = 3};
+	uint8_t data[SECTOR], status = UNTOUCHED;
+	struct blk_req *req = blk_get(blk);
+	struct iovec iov[] = {{&hdr, 0}, {&hdr, 4}, {&hdr, 0},
+	    {(char *)&hdr + 4, 12}, {&hdr, 0}, {data, 0}, {data, 100},
+	    {data, 0}, {data + 100, SECTOR - 100}, {data, 0}, {&status, 1},
+	    {data, 0}};
+
+	memcpy(req->iov, iov, sizeof(iov));
+	req->readable = 5;
+	req->writable = 7;
+	ck_assert(blk_submit(blk, req));
+	blk_kick(blk);
+	ck_assert_ptr_eq(reap(), req);
+	ck_assert_uint_eq(status, VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(req->written, SECTOR + 1);
+	for (unsigned i = 0; i < SECTOR; i++)
+		ck_assert_uint_eq(data[i], pattern(3 * SECTOR + i));
+}
+END_TEST
+
+START_TEST(a_request_of_as_many_segments_as_allowed_works)
+{
+	uint32_t n = blk_config(blk)->seg_max;
+	static const struct framing segments = {
+	    "sectors of two pieces", {16, 128}, {128}};
+
+	framing = &segments;
+	n = n / 4 * 4;
+	if (n > SECTORS * 4)
+		n = SECTORS * 4;
+	expect_read(0, (size_t)n * 128);
+	expect_write(0, (size_t)n * 128);
+}
+END_TEST
+
+START_TEST(the_whole_disk_can_be_read_and_written_at_once)
+{
+	expect_read(0, MAX_LEN);
+	expect_write(0, MAX_LEN);
+	ck_assert_uint_eq(fake_uring.reads, 1);
+	ck_assert_uint_eq(fake_uring.writes, 1);
+}
+END_TEST
+
+START_TEST(a_request_without_a_status_byte_stays_the_callers)
+{
+	struct virtio_blk_outhdr hdr = {.type = VIRTIO_BLK_T_IN};
+	struct blk_req *req = blk_get(blk);
+
+	req->iov[0] = (struct iovec){&hdr, sizeof(hdr)};
+	req->iov[1] = req->iov[2] = (struct iovec){&hdr, 0};
+	req->readable = 1;
+	req->writable = _i;
+	ck_assert(!blk_submit(blk, req));
+	ck_assert_uint_eq(blk_inflight(blk), 0);
+	ck_assert_ptr_null(blk_reap(blk));
+	blk_put(blk, req);
+}
+END_TEST
+
+START_TEST(a_request_with_half_a_header_fails)
+{
+	struct virtio_blk_outhdr hdr = {.type = VIRTIO_BLK_T_FLUSH};
+	struct job *job = build((uint8_t *)&hdr, _i, 1 + _i);
+
+	ck_assert(blk_submit(blk, job->req));
+	blk_kick(blk);
+	ck_assert_ptr_eq(reap(), job->req);
+	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(fake_uring.others + fake_uring.reads, 0);
+}
+END_TEST
+
+static const uint32_t unknown_types[] = {2, 3, 5, 6, 7, 9, 10,
+    VIRTIO_BLK_T_DISCARD, 12, VIRTIO_BLK_T_WRITE_ZEROES, 14, 15, 16, 26, 255,
+    256, 0x10000, VIRTIO_BLK_T_BARRIER, VIRTIO_BLK_T_BARRIER | 1, UINT32_MAX};
+
+START_TEST(an_unknown_request_is_unsupported_and_does_nothing)
+{
+	uint32_t type = unknown_types[_i];
+
+	ck_assert_uint_eq(request(type, 0, 0, 0), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(written, 1);
+	/* Data does not count as written when only the status is. */
+	ck_assert_uint_eq(request(type, 0, 0, SECTOR), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(written, 0);
+	ck_assert_uint_eq(request(type, 0, SECTOR, 0), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(written, 1);
+	expect_disk_untouched();
+	ck_assert_uint_eq(fake_uring.submits, 0);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+static const struct {
+	uint64_t sector;
+	size_t len;
+} bad_ranges[] = {
+    {0, 1},
+    {0, 511},
+    {0, 513},
+    {0, 1000},
+    {SECTORS - 1, 2 * SECTOR},
+    {SECTORS - 1, SECTOR + 1},
+    {SECTORS, SECTOR},
+    {SECTORS + 1, SECTOR},
+    {SECTORS + 1, 0},
+    {1, MAX_LEN},
+    {0, MAX_LEN + SECTOR},
+    /* sector * 512 is beyond 64 bits, and within the disk again. */
+    {UINT64_C(1) << 55, SECTOR},
+    {(UINT64_C(1) << 55) + 1, SECTOR},
+    {(UINT64_C(1) << 55) - 1, SECTOR},
+    {(UINT64_C(1) << 55) - 1, 2 * SECTOR},
+    {UINT64_C(1) << 63, SECTOR},
+    {UINT64_MAX, SECTOR},
+    {UINT64_MAX, 2 * SECTOR},
+    {UINT64_MAX - 1, 4 * SECTOR},
+    {UINT64_C(1) << 32, SECTOR},
+    {UINT64_C(1) << 54, SECTOR},
+};
+
+START_TEST(a_transfer_that_is_not_all_on_the_disk_fails_whole)
+{
+	uint64_t sector = bad_ranges[_i].sector;
+	size_t len = bad_ranges[_i].len;
+
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, sector, 0, len), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(written, len == 0);
+	for (size_t i = 0; i < len; i++)
+		ck_assert_uint_eq(in[i], UNTOUCHED);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, sector, len, 0), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(written, 1);
+	expect_disk_untouched();
+	ck_assert_uint_eq(fake_uring.submits, 0);
+	/* A guest could fill the log with these. */
+	ck_assert_uint_eq(lg.lines, 0);
+	expect_read(0, SECTOR);
+}
+END_TEST
+
+START_TEST(lengths_of_4_gib_are_added_not_cut_off)
+{
+	/* 'n' buffers of 4 GiB - 512: not on the disk, so never looked at. */
+	struct virtio_blk_outhdr hdr = {.type = VIRTIO_BLK_T_IN};
+	uint8_t status;
+	struct blk_req *req = blk_get(blk);
+
+	for (unsigned n = 1; n <= BLK_IOVECS - 2; n++) {
+		status = UNTOUCHED;
+		req->iov[0] = (struct iovec){&hdr, sizeof(hdr)};
+		for (unsigned i = 1; i <= n; i++)
+			req->iov[i] = (struct iovec){&status, 0xfffffe00};
+		req->iov[n + 1] = (struct iovec){&status, 1};
+		req->readable = 1;
+		req->writable = n + 1;
+		ck_assert(blk_submit(blk, req));
+		blk_kick(blk);
+		ck_assert_ptr_eq(reap(), req);
+		ck_assert_uint_eq(status, VIRTIO_BLK_S_IOERR);
+		ck_assert_uint_eq(req->written, 0);
+	}
+	ck_assert_uint_eq(fake_uring.submits, 0);
+}
+END_TEST
+
+START_TEST(lengths_whose_sum_is_a_sector_in_32_bits_are_not_a_sector)
+{
+	struct virtio_blk_outhdr hdr = {.type = VIRTIO_BLK_T_IN};
+	uint8_t data[2 * SECTOR], status = UNTOUCHED;
+	struct blk_req *req = blk_get(blk);
+
+	req->iov[0] = (struct iovec){&hdr, sizeof(hdr)};
+	req->iov[1] = (struct iovec){data, 2 * SECTOR};
+	req->iov[2] = (struct iovec){data, 0xfffffe00};
+	req->iov[3] = (struct iovec){&status, 1};
+	req->readable = 1;
+	req->writable = 3;
+	ck_assert(blk_submit(blk, req));
+	blk_kick(blk);
+	ck_assert_ptr_eq(reap(), req);
+	ck_assert_uint_eq(status, VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(fake_uring.submits, 0);
+}
+END_TEST
+
+START_TEST(a_transfer_of_nothing_succeeds)
+{
+	for (unsigned sector = 0; sector <= SECTORS; sector++) {
+		ck_assert_uint_eq(
+		    request(VIRTIO_BLK_T_IN, sector, 0, 0), VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(written, 1);
+		ck_assert_uint_eq(
+		    request(VIRTIO_BLK_T_OUT, sector, 0, 0), VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(written, 1);
+	}
+	expect_disk_untouched();
+}
+END_TEST
+
+START_TEST(a_write_with_room_before_the_status_has_not_written_that)
+{
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, 5, SECTOR, 4), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(written, 0);
+	expect_on_disk(5 * SECTOR, out, SECTOR);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_FLUSH, 0, 0, 4), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(written, 0);
+}
+END_TEST
+
+static const struct framing id_framings[] = {
+    {"one", {16}, {SIZE_MAX}},
+    {"bytes", {16}, {1}},
+    {"pieces", {16}, {7, 9}},
+};
+
+START_TEST(the_serial_is_padded_with_zeros_to_20_bytes)
+{
+	static const char want[VIRTIO_BLK_ID_BYTES] = "serial-0123";
+
+	framing = &id_framings[_i];
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_GET_ID, 0, 0, sizeof(want)), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(written, sizeof(want) + 1);
+	ck_assert_mem_eq(in, want, sizeof(want));
+}
+END_TEST
+
+START_TEST(a_serial_fills_as_much_of_a_buffer_as_there_is)
+{
+	static const char want[VIRTIO_BLK_ID_BYTES] = "serial-0123";
+	size_t len = _i, some = len < sizeof(want) ? len : sizeof(want);
+
+	/* The driver must give 20 bytes (5.2.6.1); none may be exceeded. */
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_GET_ID, 0, 0, len), VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(in, want, some);
+	ck_assert_uint_eq(written, len == some ? len + 1 : some);
+}
+END_TEST
+
+START_TEST(a_serial_of_20_characters_has_no_end)
+{
+	/* In a page of its own: the 21st character is not there. */
+	char *end = (char *)mmap(NULL, 8192, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) +
+		    4096;
+	char *serial = end - VIRTIO_BLK_ID_BYTES;
+
+	ck_assert_int_eq(mprotect(end, 4096, PROT_NONE), 0);
+	memcpy(serial, "01234567890123456789", VIRTIO_BLK_ID_BYTES);
+	make_file(MAX_LEN, 0600);
+	blk = blk_open(&lg.logger, path, true, serial);
+	ck_assert_ptr_nonnull(blk);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_GET_ID, 0, 0, VIRTIO_BLK_ID_BYTES + 4),
+	    VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(in, serial, VIRTIO_BLK_ID_BYTES);
+	ck_assert_uint_eq(in[VIRTIO_BLK_ID_BYTES], UNTOUCHED);
+}
+END_TEST
+
+START_TEST(a_read_only_disk_refuses_writes)
+{
+	open_disk(MAX_LEN, true);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, 0, SECTOR, 0), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(written, 1);
+	ck_assert_uint_eq(fake_uring.submits, 0);
+	expect_disk_untouched();
+	expect_read(0, SECTOR);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+/* Stable storage, 5.2.6.2. */
+
+START_TEST(a_flush_is_an_fdatasync)
+{
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
+	ck_assert_uint_eq(fake_uring.others, 1);
+}
+END_TEST
+
+START_TEST(writes_are_stable_when_the_driver_cannot_flush)
+{
+	expect_write(0, SECTOR);
+	ck_assert_uint_eq(fake_uring.dsyncs, 0);
+	blk_set_writeback(blk, false);
+	expect_write(1, SECTOR);
+	framing = &framings[6];
+	expect_write(2, SECTOR);
+	ck_assert_uint_eq(fake_uring.dsyncs, 2);
+	/* Every part of it. */
+	fake_uring.limit = 100;
+	expect_write(3, SECTOR);
+	ck_assert_uint_eq(fake_uring.dsyncs, 2 + 6);
+	fake_uring.limit = 0;
+	blk_set_writeback(blk, true);
+	expect_write(4, SECTOR);
+	ck_assert_uint_eq(fake_uring.dsyncs, 2 + 6);
+	ck_assert_uint_eq(fake_uring.writes, 1 + 2 + 6 + 1);
+}
+END_TEST
+
+/* Bad luck. */
+
+START_TEST(a_short_transfer_is_continued)
+{
+	static const uint32_t limits[] = {1, 7, 100, 512, 700, 1023};
+
+	for (unsigned f = 0; f < 9; f++) {
+		framing = &framings[f];
+		if (framing->readable[0] == 1)
+			continue;
+		fake_uring.limit = limits[_i];
+		expect_read(7, 2 * SECTOR);
+		expect_write(40, 2 * SECTOR);
+		fake_uring.limit = 0;
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 40, 0, 2 * SECTOR),
+		    VIRTIO_BLK_S_OK);
+		ck_assert_mem_eq(in, out, 2 * SECTOR);
+	}
+	ck_assert_uint_gt(fake_uring.reads, 2 * 8);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(a_disk_that_became_smaller_fails_beyond_its_end)
+{
+	ck_assert_int_eq(ftruncate(fd, 10 * SECTOR + 100), 0);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, 11, 0, SECTOR), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(written, 0);
+	ck_assert_uint_eq(lg.lines, 1);
+	/* Half of it there. */
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, 9, 0, 4 * SECTOR), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_le(written, SECTOR + 100);
+	expect_read(9, SECTOR);
+}
+END_TEST
+
+START_TEST(a_file_never_becomes_larger_than_the_disk)
+{
+	struct stat st;
+
+	fake_uring.file_end = MAX_LEN;
+	for (uint64_t sector = SECTORS - 4; sector < SECTORS + 4; sector++)
+		for (unsigned n = 1; n < 6; n++)
+			request(VIRTIO_BLK_T_OUT, sector, n * SECTOR, 0);
+	ck_assert_int_eq(ftruncate(fd, SECTOR), 0);
+	request(VIRTIO_BLK_T_OUT, SECTORS - 1, SECTOR, 0);
+	request(VIRTIO_BLK_T_OUT, SECTORS - 1, 2 * SECTOR, 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_le(st.st_size, MAX_LEN);
+	ck_assert_uint_eq(fake_uring.out_of_file, 0);
+}
+END_TEST
+
+static const int passing[] = {EINTR, EAGAIN};
+
+START_TEST(an_interrupted_operation_is_tried_again)
+{
+	fake_uring.error = passing[_i];
+	for (unsigned i = 1; i <= 4; i++) {
+		fake_uring.fail = i;
+		expect_read(i, SECTOR);
+		fake_uring.fail = i;
+		expect_write(32 + i, SECTOR);
+		fake_uring.fail = i;
+		ck_assert_uint_eq(
+		    request(VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+	}
+	ck_assert_uint_eq(fake_uring.fail, 0);
+	ck_assert_uint_eq(fake_uring.datasyncs, 4 + 1 + 2 + 3 + 4);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(an_operation_that_is_always_interrupted_fails_in_the_end)
+{
+	fake_uring.error = passing[_i];
+	fake_uring.fail = 100000;
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, 0, 0, SECTOR), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_gt(fake_uring.reads, 1);
+	ck_assert_uint_eq(lg.lines, 1);
+	fake_uring.fail = 0;
+	expect_read(0, SECTOR);
+}
+END_TEST
+
+static const struct {
+	int error;
+	uint32_t type;
+} failures[] = {
+    {EIO, VIRTIO_BLK_T_IN},
+    {EIO, VIRTIO_BLK_T_OUT},
+    {EIO, VIRTIO_BLK_T_FLUSH},
+    {ENOSPC, VIRTIO_BLK_T_OUT},
+    {EDQUOT, VIRTIO_BLK_T_OUT},
+    {EFAULT, VIRTIO_BLK_T_IN},
+    {ENODEV, VIRTIO_BLK_T_FLUSH},
+};
+
+START_TEST(a_failed_operation_is_an_error_for_the_guest_and_in_the_log)
+{
+	uint32_t type = failures[_i].type;
+	size_t in_len = type == VIRTIO_BLK_T_IN ? SECTOR : 0;
+
+	fake_uring.error = failures[_i].error;
+	fake_uring.fail = 1;
+	ck_assert_uint_eq(
+	    request(type, 0, type == VIRTIO_BLK_T_OUT ? SECTOR : 0, in_len),
+	    VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(written, in_len == 0);
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_ptr_nonnull(strstr(lg.last, strerror(failures[_i].error)));
+	/* The disk goes on. */
+	expect_read(0, SECTOR);
+	expect_write(0, SECTOR);
+}
+END_TEST
+
+START_TEST(a_failed_flush_is_not_said_to_be_at_a_place_on_the_disk)
+{
+	expect_read(42, SECTOR); /* by the same struct blk_req */
+	fake_uring.error = EIO;
+	fake_uring.fail = 1;
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(lg.lines, 1);
+	/* 43 * SECTOR is where that read ended. */
+	ck_assert_msg(strstr(lg.last, "22016") == NULL, "%s", lg.last);
+}
+END_TEST
+
+START_TEST(a_read_that_fails_halfway_has_written_what_it_has)
+{
+	fake_uring.limit = 700;
+	fake_uring.spare = 1;
+	fake_uring.fail = 1;
+	fake_uring.error = EIO;
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, 0, 0, 4 * SECTOR), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_le(written, 700);
+	ck_assert_uint_eq(in[700], UNTOUCHED);
+}
+END_TEST
+
+START_TEST(a_disk_that_keeps_failing_does_not_flood_the_log)
+{
+	fake_uring.error = EIO;
+	fake_uring.fail = 1000;
+	for (unsigned i = 0; i < 1000; i++)
+		ck_assert_uint_eq(
+		    request(VIRTIO_BLK_T_IN, 0, 0, SECTOR), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_ge(lg.lines, 1);
+	ck_assert_uint_le(lg.lines, 10);
+}
+END_TEST
+
+START_TEST(a_limit_on_file_sizes_is_an_error_not_the_end)
+{
+	/* Far more than what the test framework writes. */
+	struct rlimit limit = {1 << 30, 1 << 30};
+
+	open_disk(UINT64_C(2) << 30, false);
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	expect_write((1 << 30) / SECTOR - 1, SECTOR);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, (1 << 30) / SECTOR, SECTOR, 0),
+	    VIRTIO_BLK_S_IOERR);
+	ck_assert_ptr_nonnull(strstr(lg.last, strerror(EFBIG)));
+}
+END_TEST
+
+/* Many at once. */
+
+START_TEST(as_many_requests_as_promised_can_be_had)
+{
+	struct blk_req *req[BLK_REQS];
+
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < BLK_REQS; i++) {
+			req[i] = blk_get(blk);
+			ck_assert_ptr_nonnull(req[i]);
+			for (unsigned j = 0; j < i; j++)
+				ck_assert_ptr_ne(req[i], req[j]);
+		}
+		ck_assert_ptr_null(blk_get(blk));
+		blk_put(blk, req[7]);
+		ck_assert_ptr_eq(blk_get(blk), req[7]);
+		ck_assert_ptr_null(blk_get(blk));
+		for (unsigned i = 0; i < BLK_REQS; i++)
+			blk_put(blk, req[i]);
+	}
+}
+END_TEST
+
+START_TEST(all_requests_can_be_in_flight_at_once)
+{
+	struct job *job[BLK_REQS] = {NULL};
+	struct blk_req *req;
+	unsigned i, n;
+
+	for (i = 0; i < BLK_REQS; i++) {
+		job[i] = i % 4 == 3
+			     ? submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)
+			     : submit(VIRTIO_BLK_T_IN, i % SECTORS, 0, SECTOR);
+		job[i]->req->head = i;
+		ck_assert_uint_eq(blk_inflight(blk), i + 1);
+	}
+	ck_assert_ptr_null(blk_get(blk));
+	ck_assert_uint_eq(fake_uring.submits, 0);
+	blk_kick(blk);
+	ck_assert_uint_eq(fake_uring.submits, 1);
+	ck_assert_uint_eq(fake_uring.reads, BLK_REQS / 4 * 3);
+	for (n = BLK_REQS; n > 0; n--) {
+		ck_assert_uint_eq(blk_inflight(blk), n);
+		req = reap();
+		i = req->head;
+		ck_assert_uint_lt(i, BLK_REQS);
+		ck_assert_ptr_nonnull(job[i]);
+		ck_assert_ptr_eq(job[i]->req, req);
+		ck_assert_uint_eq(dispose(job[i]), VIRTIO_BLK_S_OK);
+		if (i % 4 != 3)
+			ck_assert_uint_eq(
+			    in[1], pattern(i % SECTORS * SECTOR + 1));
+		job[i] = NULL;
+	}
+	ck_assert_uint_eq(blk_inflight(blk), 0);
+	ck_assert_ptr_null(blk_reap(blk));
+}
+END_TEST
+
+START_TEST(requests_that_all_go_on_at_once_find_room)
+{
+	struct job *job[BLK_REQS];
+
+	fake_uring.limit = 300;
+	fake_uring.fail = BLK_REQS / 2;
+	fake_uring.error = EAGAIN;
+	for (unsigned i = 0; i < BLK_REQS; i++) {
+		job[i] = submit(VIRTIO_BLK_T_IN, i % SECTORS, 0, SECTOR);
+		job[i]->req->head = i;
+	}
+	blk_kick(blk);
+	for (unsigned n = 0; n < BLK_REQS; n++) {
+		unsigned i = reap()->head;
+
+		ck_assert_uint_eq(dispose(job[i]), VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(
+		    in[SECTOR - 1], pattern((i % SECTORS + 1) * SECTOR - 1));
+	}
+}
+END_TEST
+
+START_TEST(reaping_never_waits_and_the_descriptor_tells_when_to)
+{
+	struct job *job;
+
+	ck_assert_ptr_null(blk_reap(blk));
+	ck_assert(!readable(blk_fd(blk)));
+	fake_uring.hold = true;
+	job = submit(VIRTIO_BLK_T_IN, 0, 0, SECTOR);
+	blk_kick(blk);
+	for (unsigned i = 0; i < 10; i++) {
+		ck_assert_ptr_null(blk_reap(blk));
+		ck_assert(!readable(blk_fd(blk)));
+		ck_assert_uint_eq(blk_inflight(blk), 1);
+	}
+	fake_uring.hold = false;
+	blk_kick(blk);
+	ck_assert_ptr_eq(reap(), job->req);
+	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
+	ck_assert(!readable(blk_fd(blk)));
+}
+END_TEST
+
+START_TEST(a_status_is_not_written_before_the_data)
+{
+	struct job *job;
+	const struct iovec *last;
+
+	fake_uring.hold = true;
+	job = submit(VIRTIO_BLK_T_IN, 0, 0, SECTOR);
+	last = &job->piece[job->nreadable + job->nwritable - 1];
+	blk_kick(blk);
+	ck_assert_ptr_null(blk_reap(blk));
+	ck_assert_uint_eq(
+	    ((uint8_t *)last->iov_base)[last->iov_len - 1], UNTOUCHED);
+	fake_uring.hold = false;
+	blk_kick(blk);
+	ck_assert_ptr_eq(reap(), job->req);
+	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+#define N(array) ((int)(sizeof(array) / sizeof((array)[0])))
+
+static void
+add_case(Suite *s, TCase *tc, SFun fixture)
+{
+	tcase_add_checked_fixture(tc, fixture, NULL);
+	suite_add_tcase(s, tc);
+}
+
+static Suite *
+suite(void)
+{
+	Suite *s = suite_create("blk");
+	TCase *tc;
+
+	/* Twice: to be written, and read-only. */
+	add_case(s, tc = tcase_create("open"), setup);
+	tcase_add_loop_test(tc, a_disk_that_is_not_there_is_refused, 0, 2);
+	tcase_add_loop_test(tc, a_directory_is_refused, 0, 2);
+	tcase_add_loop_test(tc, a_character_device_is_refused, 0, 2);
+	tcase_add_loop_test(tc, a_fifo_is_refused_and_not_waited_for, 0, 2);
+	tcase_add_loop_test(tc, an_empty_file_is_refused, 0, 2);
+	tcase_add_loop_test(tc, a_file_of_less_than_a_sector_is_refused, 0, 2);
+	tcase_add_test(
+	    tc, a_file_that_may_not_be_written_is_a_disk_only_if_read_only);
+	tcase_add_loop_test(
+	    tc, a_file_of_odd_size_loses_its_last_bytes_and_says_so, 0, 2);
+	tcase_add_loop_test(tc, the_configuration_describes_the_disk, 0, 2);
+	tcase_add_test(
+	    tc, the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes);
+	tcase_add_loop_test(tc, the_features_are_those_that_work, 0, 2);
+	tcase_add_test(tc, a_read_only_disk_refuses_writes);
+	tcase_add_test(tc, a_serial_of_20_characters_has_no_end);
+	tcase_add_test(tc, a_limit_on_file_sizes_is_an_error_not_the_end);
+
+	add_case(s, tc = tcase_create("requests"), setup_disk);
+	tcase_add_loop_test(
+	    tc, reads_and_writes_work_in_any_framing, 0, N(framings));
+	tcase_add_test(tc, empty_buffers_in_between_change_nothing);
+	tcase_add_test(tc, a_request_of_as_many_segments_as_allowed_works);
+	tcase_add_test(tc, the_whole_disk_can_be_read_and_written_at_once);
+	tcase_add_loop_test(
+	    tc, a_request_without_a_status_byte_stays_the_callers, 0, 3);
+	tcase_add_loop_test(tc, a_request_with_half_a_header_fails, 0,
+	    sizeof(struct virtio_blk_outhdr));
+	tcase_add_loop_test(tc,
+	    an_unknown_request_is_unsupported_and_does_nothing, 0,
+	    N(unknown_types));
+	tcase_add_loop_test(tc,
+	    a_transfer_that_is_not_all_on_the_disk_fails_whole, 0,
+	    N(bad_ranges));
+	tcase_add_test(tc, lengths_of_4_gib_are_added_not_cut_off);
+	tcase_add_test(
+	    tc, lengths_whose_sum_is_a_sector_in_32_bits_are_not_a_sector);
+	tcase_add_test(tc, a_transfer_of_nothing_succeeds);
+	tcase_add_test(
+	    tc, a_write_with_room_before_the_status_has_not_written_that);
+	tcase_add_loop_test(
+	    tc, the_serial_is_padded_with_zeros_to_20_bytes, 0, N(id_framings));
+	tcase_add_loop_test(
+	    tc, a_serial_fills_as_much_of_a_buffer_as_there_is, 0, 24);
+	tcase_add_test(tc, a_flush_is_an_fdatasync);
+	tcase_add_test(tc, writes_are_stable_when_the_driver_cannot_flush);
+
+	add_case(s, tc = tcase_create("bad luck"), setup_disk);
+	tcase_add_loop_test(tc, a_short_transfer_is_continued, 0, 6);
+	tcase_add_test(tc, a_disk_that_became_smaller_fails_beyond_its_end);
+	tcase_add_test(tc, a_file_never_becomes_larger_than_the_disk);
+	tcase_add_loop_test(
+	    tc, an_interrupted_operation_is_tried_again, 0, N(passing));
+	tcase_add_loop_test(tc,
+	    an_operation_that_is_always_interrupted_fails_in_the_end, 0,
+	    N(passing));
+	tcase_add_loop_test(tc,
+	    a_failed_operation_is_an_error_for_the_guest_and_in_the_log, 0,
+	    N(failures));
+	tcase_add_test(
+	    tc, a_failed_flush_is_not_said_to_be_at_a_place_on_the_disk);
+	tcase_add_test(tc, a_read_that_fails_halfway_has_written_what_it_has);
+	tcase_add_test(tc, a_disk_that_keeps_failing_does_not_flood_the_log);
+
+	add_case(s, tc = tcase_create("many"), setup_disk);
+	tcase_add_test(tc, as_many_requests_as_promised_can_be_had);
+	tcase_add_test(tc, all_requests_can_be_in_flight_at_once);
+	tcase_add_test(tc, requests_that_all_go_on_at_once_find_room);
+	tcase_add_test(
+	    tc, reaping_never_waits_and_the_descriptor_tells_when_to);
+	tcase_add_test(tc, a_status_is_not_written_before_the_data);
+	return s;
+}
+
+int
+main(void)
+{
+	SRunner *sr = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * io_uring_submit() with a say in what is submitted.  Operations are shortened
+ * by giving the kernel less to do, so that a short transfer is a real one.
+ * Those that are to fail are replaced by ones that do nothing, whose result is
+ * written over when they are complete, which is at once.
+ */
+#include <sys/uio.h>
+
+#include <check.h>
+#include <liburing.h>
+
+#include "fake_uring.h"
+
+int __real_io_uring_submit(struct io_uring *ring);
+int __wrap_io_uring_submit(struct io_uring *ring);
+
+struct fake_uring fake_uring;
+
+static struct iovec shortened[1024];
+static unsigned nshortened;
+
+void
+fake_uring_init(void)
+{
+	fake_uring = (struct fake_uring){.file_end = UINT64_MAX};
+}
+
+static bool
+is_read(const struct io_uring_sqe *sqe)
+{
+	return sqe->opcode == IORING_OP_READV || sqe->opcode == IORING_OP_READ;
+}
+
+static bool
+is_write(const struct io_uring_sqe *sqe)
+{
+	return sqe->opcode == IORING_OP_WRITEV ||
+	       sqe->opcode == IORING_OP_WRITE;
+}
+
+static bool
+is_vector(const struct io_uring_sqe *sqe)
+{
+	return sqe->opcode == IORING_OP_READV ||
+	       sqe->opcode == IORING_OP_WRITEV;
+}
+
+static uint64_t
+length(const struct io_uring_sqe *sqe)
+{
+	const struct iovec *iov = (const struct iovec *)(uintptr_t)sqe->addr;
+	uint64_t sum = 0;
+
+	if (!is_vector(sqe))
+		return sqe->len;
+	for (unsigned i = 0; i < sqe->len; i++)
+		sum += iov[i].iov_len;
+	return sum;
+}
+
+static void
+record(const struct io_uring_sqe *sqe)
+{
+	if (is_read(sqe))
+		fake_uring.reads++;
+	else if (is_write(sqe))
+		fake_uring.writes++;
+	else
+		fake_uring.others++;
+	if (is_write(sqe) && (sqe->rw_flags & RWF_DSYNC))
+		fake_uring.dsyncs++;
+	if (sqe->opcode == IORING_OP_FSYNC &&
+	    (sqe->fsync_flags & IORING_FSYNC_DATASYNC))
+		fake_uring.datasyncs++;
+	if ((is_read(sqe) || is_write(sqe)) &&
+	    sqe->off + length(sqe) > fake_uring.file_end)
+		fake_uring.out_of_file++;
+}
+
+/*
+ * Let the operation transfer at most 'limit' bytes.
+ */
+static void
+shorten(struct io_uring_sqe *sqe, uint32_t limit)
+{
+	const struct iovec *iov = (const struct iovec *)(uintptr_t)sqe->addr;
+	unsigned n = sqe->len;
+
+	if (!is_vector(sqe)) {
+		if (sqe->len > limit)
+			sqe->len = limit;
+		return;
+	}
+	sqe->addr = (uintptr_t)&shortened[nshortened];
+	sqe->len = 0;
+	for (unsigned i = 0; i < n && limit > 0; i++) {
+		struct iovec *to = &shortened[nshortened++];
+
+		ck_assert_uint_le(
+		    nshortened, sizeof(shortened) / sizeof(shortened[0]));
+		*to = iov[i];
+		if (to->iov_len > limit)
+			to->iov_len = limit;
+		limit -= to->iov_len;
+		sqe->len++;
+	}
+}
+
+static void
+replace(struct io_uring_sqe *sqe)
+{
+	uint64_t data = sqe->user_data;
+
+	*sqe =
+	    (struct io_uring_sqe){.opcode = IORING_OP_NOP, .user_data = data};
+}
+
+static void
+overwrite_result(struct io_uring *ring, uint64_t data, int res)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head;
+
+	io_uring_for_each_cqe(ring, head, cqe)
+	{
+		if (cqe->user_data == data) {
+			cqe->res = res;
+			return;
+		}
+	}
+	ck_abort_msg("an operation that does nothing is not complete at once");
+}
+
+int
+__wrap_io_uring_submit(struct io_uring *ring)
+{
+	unsigned n = io_uring_sq_ready(ring), nfailed = 0;
+	static uint64_t failed[4096];
+	int result;
+
+	if (fake_uring.hold)
+		return n;
+	if (n > 0)
+		fake_uring.submits++;
+	nshortened = 0;
+	for (unsigned i = ring->sq.sqe_head; i != ring->sq.sqe_tail; i++) {
+		struct io_uring_sqe *sqe =
+		    &ring->sq.sqes[i & ring->sq.ring_mask];
+
+		record(sqe);
+		if (fake_uring.fail > 0 && fake_uring.spare > 0) {
+			fake_uring.spare--;
+		} else if (fake_uring.fail > 0) {
+			fake_uring.fail--;
+			failed[nfailed++] = sqe->user_data;
+			replace(sqe);
+			continue;
+		}
+		if (fake_uring.limit > 0 && (is_read(sqe) || is_write(sqe)))
+			shorten(sqe, fake_uring.limit);
+	}
+	if (fake_uring.wait)
+		result =
+		    io_uring_submit_and_wait(ring, io_uring_cq_ready(ring) + n);
+	else
+		result = __real_io_uring_submit(ring);
+	while (nfailed > 0)
+		overwrite_result(ring, failed[--nfailed], -fake_uring.error);
+	return result;
+}

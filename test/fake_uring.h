@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Between a program and its io_uring: what is submitted can be watched, held
+ * back, shortened or made to fail.  Otherwise the kernel does the work.  The
+ * program is linked with -Wl,--wrap=io_uring_submit.
+ */
+#ifndef FAKE_URING_H
+#define FAKE_URING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct fake_uring {
+	/* To be set: */
+	bool hold;	/* keep everything submitted from the kernel */
+	bool wait;	/* let everything submitted be complete at once */
+	uint32_t limit; /* bytes one operation transfers at most; 0: no limit */
+	unsigned spare; /* operations that pass before some fail */
+	unsigned fail;	/* operations that fail then */
+	int error;	/* ... with this errno */
+
+	/* Since fake_uring_init(): */
+	unsigned submits; /* submissions of at least one operation */
+	unsigned reads, writes, others;
+	unsigned dsyncs;    /* writes that are to reach stable storage */
+	unsigned datasyncs; /* fdatasync() */
+	unsigned
+	    out_of_file; /* operations that touch bytes from 'file_end' on */
+	uint64_t file_end;
+};
+
+extern struct fake_uring fake_uring;
+
+void fake_uring_init(void);
+
+#endif
