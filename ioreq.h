@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The IOREQ server: how the guest's accesses to the register window reach
+ * us, how they are answered, and how the guest is interrupted.  Follows Xen's
+ * public headers hvm/ioreq.h and hvm/dm_op.h.
+ */
+#ifndef IOREQ_H
+#define IOREQ_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct xentoollog_logger;
+
+enum access_kind {
+	ACCESS_READ,
+	ACCESS_WRITE,
+	ACCESS_INVALIDATE, /* the guest gave pages back (IOREQ_TYPE_INVALIDATE) */
+};
+
+/*
+ * One access by a vCPU, which stands still until ioreq_done().
+ */
+struct access {
+	enum access_kind kind;
+	uint32_t vcpu;	 /* who made it: index of the slot in the IOREQ page */
+	uint32_t offset; /* bytes from the start of the window */
+	uint32_t size;	 /* bytes: 1, 2, 4 or 8 */
+	uint64_t data;	 /* write: the value, read: to be filled in; either
+			    way only the low 'size' bytes count */
+};
+
+struct ioreq_server;
+
+/*
+ * What is wrong with 'irq' as the number of an interrupt on this architecture:
+ * a phrase for a message, or NULL if nothing is.  Arm: the INTID of an SPI; x86:
+ * an ISA IRQ.
+ */
+const char *ioreq_irq_invalid(unsigned long irq);
+
+/*
+ * Create an IOREQ server in domain 'domid', claim the guest-physical addresses
+ * [base, base + size) for it, enable it and bind the event channel of every
+ * vCPU.  When this returns the guest may run.  'irq' is the interrupt that
+ * ioreq_raise() will raise.
+ *
+ * NULL on failure, which has been logged then to 'log'; no enabled server is
+ * left behind.  There is no ioreq_close(): Xen would leave any vCPU waiting in a
+ * destroyed server for ever, so the server stays, and goes with the domain.
+ */
+struct ioreq_server *ioreq_open(struct xentoollog_logger *log, uint16_t domid,
+    uint64_t base, uint64_t size, unsigned irq);
+
+/*
+ * A descriptor that is readable (POLLIN) when ioreq_wake() should be called.
+ * ioreq_wake() takes one event off it; accesses are then found by ioreq_next().
+ * 0, or -1 if event channels do not work any more, which has been logged.
+ */
+int ioreq_fd(const struct ioreq_server *io);
+int ioreq_wake(struct ioreq_server *io);
+
+/*
+ * The next access that waits for an answer.
+ *
+ * True: *a is one.  False: this sweep is over.  An access that is not answered
+ * with ioreq_done() is offered again by the next sweep, unchanged, so that an
+ * answer can wait while other vCPUs are served.  Accesses that no driver makes
+ * (string instructions, outside the window) are answered here: reads give all
+ * ones, writes are ignored.
+ */
+bool ioreq_next(struct ioreq_server *io, struct access *a);
+
+/*
+ * Answer 'a', the last access that ioreq_next() gave; the vCPU goes on.
+ */
+void ioreq_done(struct ioreq_server *io, const struct access *a);
+
+/*
+ * Raise the guest's interrupt; ioreq_lower() takes a level back.  Arm: the SPI
+ * is made pending, its level is not modelled and lowering does nothing.  x86:
+ * the ISA line stays up until it is lowered.
+ */
+void ioreq_raise(struct ioreq_server *io);
+void ioreq_lower(struct ioreq_server *io);
+
+/*
+ * Whether the guest still exists.  Xen tells nobody when a domain dies, so this
+ * must be asked from time to time; it costs one hypercall.
+ */
+bool ioreq_alive(struct ioreq_server *io);
+
+#endif

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A virtio-mmio device, version 2 (virtio 1.2, 4.2).  Owns the registers, the
+ * state machine of status and features (2.1, 3.1), and the flow of requests
+ * between its queue and the disk.  Does not know how accesses and interrupts
+ * get here and to the guest, nor what is in a request.
+ *
+ * A driver that breaks the rules of the ring is told so with
+ * DEVICE_NEEDS_RESET, and the ring is ignored until the reset (2.1.2).
+ */
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
+#include <xentoollog.h>
+
+#include "blk.h"
+#include "guest.h"
+#include "ioreq.h"
+#include "virtio_mmio.h"
+#include "virtqueue.h"
+
+#define MAGIC	     UINT32_C(0x74726976) /* "virt" */
+#define VERSION	     2
+#define VENDOR	     UINT32_C(0x4b534456) /* "VDSK" */
+
+#define FEATURE(bit) (UINT64_C(1) << (bit))
+
+/* Status bits that the driver may set; DEVICE_NEEDS_RESET is ours. */
+#define DRIVER_STATUS                                                          \
+	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |                \
+	    VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FEATURES_OK |          \
+	    VIRTIO_CONFIG_S_FAILED)
+
+/*
+ * All that makes the device what it is, of fixed size and without pointers.
+ */
+struct device_state {
+	uint64_t driver_features;
+	uint32_t driver_features_beyond; /* any chosen beyond these 64 */
+	uint32_t device_features_sel;
+	uint32_t driver_features_sel;
+	uint32_t queue_sel;
+	uint32_t status;
+	uint32_t interrupt_status;
+	uint32_t config_generation;
+	struct virtqueue_state queue;
+};
+
+struct virtio_mmio {
+	xentoollog_logger *log;
+	struct ioreq_server *io;
+	struct blk *blk;
+	struct device_state s;
+	struct virtqueue vq;
+	time_t fault_logged; /* second of the last message about a fault */
+};
+
+static uint64_t
+device_features(const struct virtio_mmio *dev)
+{
+	return blk_features(dev->blk) | FEATURE(VIRTIO_F_VERSION_1) |
+	       FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |
+	       FEATURE(VIRTIO_RING_F_EVENT_IDX);
+}
+
+/*
+ * Raise the interrupt for VIRTIO_MMIO_INT_VRING or VIRTIO_MMIO_INT_CONFIG.
+ */
+static void
+interrupt(struct virtio_mmio *dev, uint32_t cause)
+{
+	dev->s.interrupt_status |= cause;
+	ioreq_raise(dev->io);
+}
+
+/*
+ * The driver broke the rules of the queue.  The guest can do so as often as it
+ * can reset the device, so not every time is told.
+ */
+static void
+fault(struct virtio_mmio *dev)
+{
+	struct timespec now;
+
+	if (dev->s.status & VIRTIO_CONFIG_S_NEEDS_RESET)
+		return;
+	dev->s.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	if (dev->s.status & VIRTIO_CONFIG_S_DRIVER_OK)
+		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (now.tv_sec == dev->fault_logged)
+		return;
+	dev->fault_logged = now.tv_sec;
+	xtl_log(dev->log, XTL_WARN, -1, "vdisk",
+	    "guest fault: %s; the device needs a reset", dev->vq.fault);
+}
+
+static void
+reset(struct virtio_mmio *dev)
+{
+	virtqueue_reset(&dev->vq);
+	dev->s.driver_features = 0;
+	dev->s.driver_features_beyond = 0;
+	dev->s.device_features_sel = dev->s.driver_features_sel = 0;
+	dev->s.queue_sel = 0;
+	dev->s.interrupt_status = 0;
+	dev->s.status = 0;
+	ioreq_lower(dev->io);
+}
+
+/*
+ * FEATURES_OK is asked for: whether what the driver chose is a set that we can
+ * work with (2.2.2), and if so work with it.
+ */
+static bool
+accept_features(struct virtio_mmio *dev)
+{
+	uint64_t features = dev->s.driver_features;
+
+	if (dev->s.driver_features_beyond != 0 ||
+	    (features & ~device_features(dev)) != 0 ||
+	    (features & FEATURE(VIRTIO_F_VERSION_1)) == 0)
+		return false;
+	/* Who does not know of a cache cannot flush it (5.2.6.2). */
+	blk_set_writeback(
+	    dev->blk, (features & FEATURE(VIRTIO_BLK_F_FLUSH)) != 0);
+	return true;
+}
+
+/*
+ * A write of Status (2.1, 3.1): bits are added, or 0 resets.  False: wait.
+ */
+static bool
+write_status(struct virtio_mmio *dev, uint32_t status)
+{
+	struct device_state *s = &dev->s;
+
+	if (status == 0) {
+		if (!virtio_mmio_idle(dev))
+			return false;
+		reset(dev);
+		return true;
+	}
+	status = s->status | (status & DRIVER_STATUS);
+	if ((status & ~s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0 &&
+	    !accept_features(dev))
+		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
+	if (!(status & VIRTIO_CONFIG_S_FEATURES_OK))
+		status &= ~VIRTIO_CONFIG_S_DRIVER_OK;
+	/* A fault from before the driver could be told (2.1.2). */
+	if ((status & ~s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
+	    (status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
+		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+	s->status = status;
+	return true;
+}
+
+/*
+ * A write of QueueReady.  False: wait.
+ */
+static bool
+write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
+{
+	struct device_state *s = &dev->s;
+
+	if (ready == 0) {
+		if (!virtio_mmio_idle(dev))
+			return false;
+		s->queue.ready = 0;
+	} else if (!s->queue.ready &&
+		   (s->status & VIRTIO_CONFIG_S_FEATURES_OK)) {
+		if (virtqueue_enable(&dev->vq, s->driver_features) < 0)
+			fault(dev);
+	}
+	return true;
+}
+
+static void
+set_low(uint64_t *v, uint32_t low)
+{
+	*v = (*v & ~UINT64_C(0xffffffff)) | low;
+}
+
+static void
+set_high(uint64_t *v, uint32_t high)
+{
+	*v = (*v & UINT64_C(0xffffffff)) | (uint64_t)high << 32;
+}
+
+/*
+ * A write of a register of the selected queue.  There is only queue 0, and the
+ * driver may not change it while it is ready (4.2.2.2).
+ */
+static void
+write_queue(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
+{
+	struct virtqueue_state *q = &dev->s.queue;
+
+	if (dev->s.queue_sel != 0 || q->ready)
+		return;
+	switch (offset) {
+	case VIRTIO_MMIO_QUEUE_NUM:
+		q->num = data;
+		break;
+	case VIRTIO_MMIO_QUEUE_DESC_LOW:
+		set_low(&q->desc, data);
+		break;
+	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
+		set_high(&q->desc, data);
+		break;
+	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
+		set_low(&q->driver, data);
+		break;
+	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
+		set_high(&q->driver, data);
+		break;
+	case VIRTIO_MMIO_QUEUE_USED_LOW:
+		set_low(&q->device, data);
+		break;
+	case VIRTIO_MMIO_QUEUE_USED_HIGH:
+		set_high(&q->device, data);
+		break;
+	}
+}
+
+static void
+write_driver_features(struct virtio_mmio *dev, uint32_t data)
+{
+	struct device_state *s = &dev->s;
+
+	if (s->status & VIRTIO_CONFIG_S_FEATURES_OK)
+		return; /* settled (3.1.1) */
+	if (s->driver_features_sel == 0)
+		set_low(&s->driver_features, data);
+	else if (s->driver_features_sel == 1)
+		set_high(&s->driver_features, data);
+	else /* there are none to choose from */
+		s->driver_features_beyond |= data;
+}
+
+/*
+ * A write of a register of Table 4.1 (4.2.2).  False: wait.
+ */
+static bool
+write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
+{
+	struct device_state *s = &dev->s;
+
+	switch (offset) {
+	case VIRTIO_MMIO_DEVICE_FEATURES_SEL:
+		s->device_features_sel = data;
+		break;
+	case VIRTIO_MMIO_DRIVER_FEATURES:
+		write_driver_features(dev, data);
+		break;
+	case VIRTIO_MMIO_DRIVER_FEATURES_SEL:
+		s->driver_features_sel = data;
+		break;
+	case VIRTIO_MMIO_QUEUE_SEL:
+		s->queue_sel = data;
+		break;
+	case VIRTIO_MMIO_QUEUE_READY:
+		return s->queue_sel != 0 || write_queue_ready(dev, data & 1);
+	case VIRTIO_MMIO_QUEUE_NOTIFY:
+		/* That we were woken is all: virtio_mmio_run() looks. */
+		break;
+	case VIRTIO_MMIO_INTERRUPT_ACK:
+		s->interrupt_status &= ~data;
+		if (s->interrupt_status == 0)
+			ioreq_lower(dev->io);
+		break;
+	case VIRTIO_MMIO_STATUS:
+		return write_status(dev, data);
+	default:
+		write_queue(dev, offset, data);
+	}
+	return true;
+}
+
+/*
+ * A read of a register of Table 4.1.  What cannot be read is 0.
+ */
+static uint32_t
+read_register(const struct virtio_mmio *dev, uint32_t offset)
+{
+	const struct device_state *s = &dev->s;
+
+	switch (offset) {
+	case VIRTIO_MMIO_MAGIC_VALUE:
+		return MAGIC;
+	case VIRTIO_MMIO_VERSION:
+		return VERSION;
+	case VIRTIO_MMIO_DEVICE_ID:
+		return VIRTIO_ID_BLOCK;
+	case VIRTIO_MMIO_VENDOR_ID:
+		return VENDOR;
+	case VIRTIO_MMIO_DEVICE_FEATURES:
+		return s->device_features_sel > 1
+			   ? 0
+			   : device_features(dev) >>
+				 32 * s->device_features_sel;
+	case VIRTIO_MMIO_QUEUE_NUM_MAX:
+		return s->queue_sel == 0 ? VIRTQUEUE_NUM_MAX : 0;
+	case VIRTIO_MMIO_QUEUE_READY:
+		return s->queue_sel == 0 ? s->queue.ready : 0;
+	case VIRTIO_MMIO_INTERRUPT_STATUS:
+		return s->interrupt_status;
+	case VIRTIO_MMIO_STATUS:
+		return s->status;
+	case VIRTIO_MMIO_SHM_LEN_LOW:
+	case VIRTIO_MMIO_SHM_LEN_HIGH:
+	case VIRTIO_MMIO_SHM_BASE_LOW:
+	case VIRTIO_MMIO_SHM_BASE_HIGH:
+		return UINT32_MAX; /* there is no such region */
+	case VIRTIO_MMIO_CONFIG_GENERATION:
+		return s->config_generation;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * A read of 'size' bytes at 'offset' in the configuration space, in any width;
+ * beyond its end there are zeros.
+ */
+static uint64_t
+read_config(const struct virtio_mmio *dev, uint32_t offset, uint32_t size)
+{
+	const struct virtio_blk_config *config = blk_config(dev->blk);
+	uint64_t value = 0;
+
+	if (offset < sizeof(*config)) {
+		if (size > sizeof(*config) - offset)
+			size = sizeof(*config) - offset;
+		memcpy(&value, (const char *)config + offset, size);
+	}
+	return le64toh(value);
+}
+
+bool
+virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
+{
+	/* Registers are accessed whole (4.2.2.2), configuration as it likes. */
+	bool config = a->offset >= VIRTIO_MMIO_CONFIG;
+	bool whole = a->size == 4 && a->offset % 4 == 0;
+
+	if (a->kind == ACCESS_WRITE)
+		/* No field of the configuration can be written. */
+		return config || !whole ||
+		       write_register(dev, a->offset, a->data);
+	if (config)
+		a->data =
+		    read_config(dev, a->offset - VIRTIO_MMIO_CONFIG, a->size);
+	else
+		a->data = whole ? read_register(dev, a->offset) : 0;
+	return true;
+}
+
+/*
+ * Whether the ring is to be looked at.
+ */
+static bool
+running(const struct virtio_mmio *dev)
+{
+	return (dev->s.status &
+		   (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
+		       VIRTIO_CONFIG_S_FAILED)) == VIRTIO_CONFIG_S_DRIVER_OK &&
+	       dev->s.queue.ready;
+}
+
+/*
+ * Start everything that is available.  The number of requests started.
+ */
+static unsigned
+start(struct virtio_mmio *dev)
+{
+	struct virtqueue_chain chain;
+	struct blk_req *req;
+	unsigned n = 0;
+	int got;
+
+	while (n < VIRTQUEUE_NUM_MAX && (req = blk_get(dev->blk)) != NULL) {
+		chain.iov = req->iov;
+		got = virtqueue_pop(&dev->vq, &chain);
+		if (got > 0) {
+			req->head = chain.head;
+			req->readable = chain.readable;
+			req->writable = chain.writable;
+			if (blk_submit(dev->blk, req)) {
+				n++;
+				continue;
+			}
+			dev->vq.fault = "request without a status byte";
+			got = -1;
+		}
+		blk_put(dev->blk, req);
+		if (got < 0)
+			fault(dev);
+		break;
+	}
+	return n;
+}
+
+/*
+ * Return what the disk has finished, and interrupt for all of it at once.
+ */
+static void
+finish(struct virtio_mmio *dev)
+{
+	struct blk_req *req;
+	int wanted;
+
+	while ((req = blk_reap(dev->blk)) != NULL) {
+		if (running(dev) &&
+		    virtqueue_push(&dev->vq, req->head, req->written) < 0)
+			fault(dev);
+		blk_put(dev->blk, req);
+	}
+	if (!running(dev))
+		return;
+	wanted = virtqueue_publish(&dev->vq);
+	if (wanted < 0)
+		fault(dev);
+	else if (wanted > 0)
+		interrupt(dev, VIRTIO_MMIO_INT_VRING);
+	virtqueue_signalled(&dev->vq);
+}
+
+bool
+virtio_mmio_run(struct virtio_mmio *dev, bool hold)
+{
+	unsigned started = 0;
+	int more = 0;
+
+	if (!hold && running(dev))
+		started = start(dev);
+	blk_kick(dev->blk);
+	finish(dev);
+	if (hold || !running(dev))
+		return false;
+	/*
+	 * While there is work the driver need not notify, for we look again;
+	 * it must before we sleep.
+	 */
+	more = virtqueue_notify(&dev->vq, started == 0);
+	if (more < 0)
+		fault(dev);
+	return started > 0 || more > 0;
+}
+
+bool
+virtio_mmio_idle(const struct virtio_mmio *dev)
+{
+	return blk_inflight(dev->blk) == 0;
+}
+
+struct virtio_mmio *
+virtio_mmio_open(struct xentoollog_logger *log, struct ioreq_server *io,
+    struct guest *guest, struct blk *blk)
+{
+	struct virtio_mmio *dev = calloc(1, sizeof(*dev));
+
+	if (dev == NULL) {
+		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
+		return NULL;
+	}
+	dev->log = log;
+	dev->io = io;
+	dev->blk = blk;
+	dev->vq = (struct virtqueue){.guest = guest, .s = &dev->s.queue};
+	virtqueue_reset(&dev->vq);
+	return dev;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A virtio-mmio device, version 2 (virtio 1.2, 4.2): its registers, its status
+ * and features, and the joining of its one queue with the disk.
+ */
+#ifndef VIRTIO_MMIO_H
+#define VIRTIO_MMIO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct xentoollog_logger;
+struct access;
+struct blk;
+struct guest;
+struct ioreq_server;
+struct virtio_mmio;
+
+/* Bytes of the register window, as libxl lays them out. */
+#define VIRTIO_MMIO_SIZE 0x200
+
+/*
+ * A device as after reset that finds its disk, memory and interrupt in the
+ * given modules, which it uses and does not own.  NULL on failure, logged to 'log'.
+ */
+struct virtio_mmio *virtio_mmio_open(struct xentoollog_logger *log,
+    struct ioreq_server *io, struct guest *guest, struct blk *blk);
+
+/*
+ * Carry out one register access (4.2.2).  a->kind is ACCESS_READ, and then a->data
+ * is filled in, or ACCESS_WRITE.  True: answer it now.  False: it takes effect
+ * only when nothing is in flight any more (reset, queue disable); make the same
+ * call again after virtio_mmio_run(), which must not take new requests until
+ * then.
+ */
+bool virtio_mmio_access(struct virtio_mmio *dev, struct access *a);
+
+/*
+ * Move the queue on: take what the driver has made available (not if 'hold'), start
+ * it, finish what the disk has completed, interrupt if wanted.  Bounded by the
+ * queue size.  True: there is more to do at once.
+ */
+bool virtio_mmio_run(struct virtio_mmio *dev, bool hold);
+
+/*
+ * Whether nothing is in flight, so that no guest memory is in use.
+ */
+bool virtio_mmio_idle(const struct virtio_mmio *dev);
+
+#endif
