@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Guest memory as one linear window: guest-physical address 'gpa' is at
+ * window + gpa, so what is contiguous for the guest is contiguous here, and
+ * finding a page is testing a bit.  Owns the window and the knowledge of which
+ * pages are mapped in it.  Does not know what they are used for.
+ *
+ * Pages are mapped when they are first needed, a chunk at a time since the
+ * calls cost more than the pages do, and stay until guest_forget().
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <xenforeignmemory.h>
+#include <xentoollog.h>
+
+#include "guest.h"
+
+/* Xen's page size, which is the same everywhere. */
+#define PAGE_BITS  12
+#define PAGE_BYTES (UINT64_C(1) << PAGE_BITS)
+
+/* Pages mapped with one call: 2 MiB, which fill one of our page tables. */
+#define CHUNK UINT64_C(512)
+
+/*
+ * Guest-physical addresses reach 40 bits.  A host with a smaller address space
+ * of its own (arm64 kernels with 39 bits) gets a smaller window, which still
+ * covers any guest that such a host can run.
+ */
+#define WINDOW_BITS_MAX 40
+#define WINDOW_BITS_MIN 34
+
+#define WINDOW_PROT	PROT_NONE
+#define WINDOW_FLAGS	(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+struct guest {
+	xentoollog_logger *log;
+	xenforeignmemory_handle *fmem;
+	domid_t domid;
+	uint64_t size;	   /* of the window, in bytes */
+	char *window;	   /* PROT_NONE where nothing is mapped */
+	uint64_t *present; /* a bit per page of the window: 1 is mapped */
+};
+
+static bool
+is_present(const struct guest *guest, uint64_t page)
+{
+	return guest->present[page / 64] >> (page % 64) & 1;
+}
+
+/*
+ * Map 'count' pages from page number 'first' on, none of which is mapped yet.
+ */
+static void
+map(struct guest *guest, uint64_t first, uint64_t count)
+{
+	xen_pfn_t gfn[CHUNK];
+	int err[CHUNK];
+	char *at = guest->window + (first << PAGE_BITS);
+	uint64_t i;
+
+	for (i = 0; i < count; i++)
+		gfn[i] = first + i;
+	if (xenforeignmemory_map2(guest->fmem, guest->domid, at,
+		PROT_READ | PROT_WRITE, MAP_FIXED, count, gfn, err) == NULL) {
+		/* It may have left a hole for other mappings to fall into. */
+		if (mmap(at, count << PAGE_BITS, WINDOW_PROT,
+			WINDOW_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED)
+			abort();
+		return;
+	}
+	for (i = 0; i < count; i++)
+		if (err[i] == 0)
+			guest->present[(first + i) / 64] |=
+			    UINT64_C(1) << ((first + i) % 64);
+}
+
+/*
+ * Make 'page' present if the guest has it: with its chunk, or, if some of that
+ * is mapped already and perhaps in use by a request in flight, alone.
+ */
+static bool
+make_present(struct guest *guest, uint64_t page)
+{
+	static const uint64_t nothing[CHUNK / 64];
+	uint64_t chunk = page / CHUNK * CHUNK;
+
+	if (is_present(guest, page))
+		return true;
+	if (memcmp(&guest->present[chunk / 64], nothing, sizeof(nothing)) == 0)
+		map(guest, chunk, CHUNK);
+	else
+		map(guest, page, 1);
+	return is_present(guest, page);
+}
+
+struct guest *
+guest_open(struct xentoollog_logger *log, uint16_t domid)
+{
+	struct guest *guest = calloc(1, sizeof(*guest));
+	int bits;
+
+	_Static_assert(sizeof(void *) == 8, "the window needs 64 bits");
+	if (guest == NULL) {
+		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
+		return NULL;
+	}
+	guest->log = log;
+	guest->domid = domid;
+	/* A chunk with holes is mapped page by page, which must be ours too. */
+	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES) {
+		xtl_log(log, XTL_ERROR, -1, "vdisk",
+		    "this kernel's pages are not of %d bytes, as Xen's are",
+		    (int)PAGE_BYTES);
+		return NULL;
+	}
+	guest->fmem = xenforeignmemory_open(log, 0);
+	if (guest->fmem == NULL) /* logged by the library */
+		return NULL;
+	for (bits = WINDOW_BITS_MAX; bits >= WINDOW_BITS_MIN; bits--) {
+		guest->size = UINT64_C(1) << bits;
+		guest->window =
+		    mmap(NULL, guest->size, WINDOW_PROT, WINDOW_FLAGS, -1, 0);
+		if (guest->window != MAP_FAILED)
+			break;
+	}
+	guest->present = mmap(NULL, guest->size / PAGE_BYTES / 8,
+	    PROT_READ | PROT_WRITE, WINDOW_FLAGS, -1, 0);
+	if (guest->window == MAP_FAILED || guest->present == MAP_FAILED) {
+		xtl_log(log, XTL_ERROR, errno, "vdisk",
+		    "cannot reserve address space for guest memory");
+		return NULL;
+	}
+	return guest;
+}
+
+void *
+guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
+{
+	uint64_t page, end;
+
+	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size)
+		return NULL;
+	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++)
+		if (!make_present(guest, page))
+			return NULL;
+	return guest->window + gpa;
+}
+
+void
+guest_forget(struct guest *guest)
+{
+	/*
+	 * The kernel unmaps whatever stood there.  If it cannot, pages that
+	 * the guest gave up would stay within reach, and we must not go on.
+	 */
+	if (mmap(guest->window, guest->size, WINDOW_PROT,
+		WINDOW_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED ||
+	    mmap(guest->present, guest->size / PAGE_BYTES / 8,
+		PROT_READ | PROT_WRITE, WINDOW_FLAGS | MAP_FIXED, -1,
+		0) == MAP_FAILED) {
+		xtl_log(guest->log, XTL_CRITICAL, errno, "vdisk",
+		    "cannot unmap guest memory");
+		abort();
+	}
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Guest memory: the window over a guest whose memory has two banks and holes,
+ * and what it costs in calls and keeps mapped.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <check.h>
+
+#include "fake_log.h"
+#include "fake_xen.h"
+#include "guest.h"
+
+#define DOMID 7
+#define LOW   FAKE_XEN_LOW
+#define HIGH  FAKE_XEN_HIGH
+#define PAGE  FAKE_XEN_PAGE
+#define MIB   (1 << 20)
+#define BANK  (16 * MIB)
+
+/* Where one call's worth of pages could end, whatever guest.c has chosen. */
+#define SEAM (2 * MIB)
+
+static struct fake_log logger;
+static struct guest *guest;
+
+static void
+setup(void)
+{
+	fake_xen_start(DOMID, 1, BANK, BANK);
+	fake_log_init(&logger);
+	guest = guest_open(&logger.logger, DOMID);
+	ck_assert_ptr_nonnull(guest);
+}
+
+/* Whether both sides see the same memory at 'gpa'. */
+static bool
+shared(uint64_t gpa)
+{
+	static uint8_t value;
+	volatile uint8_t *ours = guest_ptr(guest, gpa, 1);
+	volatile uint8_t *theirs = fake_xen_ram(gpa);
+
+	if (ours == NULL)
+		return false;
+	*theirs = ++value;
+	if (*ours != value)
+		return false;
+	*ours = ++value;
+	return *theirs == value;
+}
+
+START_TEST(opening_maps_nothing)
+{
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 0);
+	ck_assert_uint_eq(fake_xen_mapped(0), 0);
+}
+END_TEST
+
+START_TEST(a_pointer_shows_the_guests_memory)
+{
+	ck_assert(shared(LOW));
+	ck_assert(shared(LOW + 12345));
+	ck_assert(shared(LOW + BANK - 1));
+}
+END_TEST
+
+START_TEST(the_second_bank_is_memory_like_the_first)
+{
+	ck_assert(shared(HIGH));
+	ck_assert(shared(HIGH + BANK - 1));
+	ck_assert(shared(LOW));
+}
+END_TEST
+
+START_TEST(what_is_contiguous_in_the_guest_is_contiguous_here)
+{
+	const uint64_t at = LOW + SEAM - 5000, len = 2 * SEAM;
+	uint8_t *ours, *theirs = fake_xen_ram(at);
+	uint64_t i;
+
+	for (i = 0; i < len; i += 997)
+		theirs[i] = i;
+	ours = guest_ptr(guest, at, len);
+	ck_assert_ptr_nonnull(ours);
+	for (i = 0; i < len; i += 997)
+		ck_assert_uint_eq(ours[i], (uint8_t)i);
+	ours[len - 1] = 0x5a;
+	ck_assert_uint_eq(theirs[len - 1], 0x5a);
+}
+END_TEST
+
+START_TEST(parts_mapped_at_different_times_fit_together)
+{
+	uint8_t *low = guest_ptr(guest, LOW + SEAM - PAGE, PAGE);
+	uint8_t *high = guest_ptr(guest, LOW + SEAM, PAGE);
+
+	ck_assert_ptr_nonnull(low);
+	ck_assert_ptr_eq(high, low + PAGE);
+	ck_assert_ptr_eq(guest_ptr(guest, LOW + SEAM - 10, 20), high - 10);
+}
+END_TEST
+
+START_TEST(outside_memory_there_is_no_pointer)
+{
+	ck_assert_ptr_null(guest_ptr(guest, 0, 1));
+	ck_assert_ptr_null(guest_ptr(guest, LOW - 1, 1));
+	ck_assert_ptr_null(guest_ptr(guest, LOW - 1, 2));
+	ck_assert_ptr_null(guest_ptr(guest, LOW + BANK, 1));
+	ck_assert_ptr_null(guest_ptr(guest, LOW + BANK - 1, 2));
+	ck_assert_ptr_null(guest_ptr(guest, HIGH - 1, 1));
+	ck_assert_ptr_null(guest_ptr(guest, HIGH + BANK, 1));
+	ck_assert_ptr_null(guest_ptr(guest, LOW, HIGH - LOW + 1));
+}
+END_TEST
+
+START_TEST(an_overflowing_range_has_no_pointer)
+{
+	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX, 1));
+	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX, 2));
+	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX - 4095, 4096));
+	ck_assert_ptr_null(guest_ptr(guest, LOW, SIZE_MAX));
+	ck_assert_ptr_null(guest_ptr(guest, LOW, SIZE_MAX - LOW + 1));
+	ck_assert_ptr_null(guest_ptr(guest, LOW, SIZE_MAX - LOW + 2));
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 0);
+}
+END_TEST
+
+START_TEST(beyond_the_window_there_is_no_pointer_and_no_call)
+{
+	unsigned bit;
+
+	/* No arm64 or x86 guest has memory there (52 bits). */
+	for (bit = 52; bit < 64; bit++)
+		ck_assert_ptr_null(guest_ptr(guest, LOW | 1ULL << bit, 1));
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 0);
+}
+END_TEST
+
+START_TEST(nothing_is_needed_for_no_bytes)
+{
+	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, 1));
+	ck_assert_ptr_nonnull(guest_ptr(guest, LOW + 1, 0));
+	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX, 0));
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 1);
+}
+END_TEST
+
+START_TEST(a_page_is_mapped_once)
+{
+	unsigned calls, i;
+
+	for (i = 0; i < BANK; i += PAGE)
+		ck_assert_ptr_nonnull(guest_ptr(guest, LOW + i, PAGE));
+	calls = fake_xen_calls(XC_MAP2);
+	ck_assert_uint_eq(fake_xen_mapped(0), BANK / PAGE);
+	for (i = 0; i < BANK; i += PAGE)
+		ck_assert_ptr_nonnull(guest_ptr(guest, LOW + i, PAGE));
+	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, BANK));
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), calls);
+	/* Calls cost more than pages: 64 at a time at the very least. */
+	ck_assert_uint_le(calls, BANK / PAGE / 64);
+}
+END_TEST
+
+START_TEST(a_hole_has_no_pointer_and_its_neighbours_have)
+{
+	const uint64_t hole = LOW + 5 * PAGE;
+
+	fake_xen_take_page(hole);
+	ck_assert_ptr_null(guest_ptr(guest, hole, 1));
+	ck_assert_ptr_null(guest_ptr(guest, hole + PAGE - 1, 1));
+	ck_assert_ptr_null(guest_ptr(guest, hole - 1, 2));
+	ck_assert_ptr_null(guest_ptr(guest, LOW, 16 * PAGE));
+	ck_assert(shared(hole - 1));
+	ck_assert(shared(hole + PAGE));
+	ck_assert_ptr_null(guest_ptr(guest, hole, 1));
+}
+END_TEST
+
+START_TEST(a_page_that_appears_later_is_found)
+{
+	const uint64_t late = LOW + 5 * PAGE;
+
+	fake_xen_take_page(late);
+	ck_assert_ptr_null(guest_ptr(guest, late, 1));
+	ck_assert(shared(late - PAGE));
+	fake_xen_give_page(late);
+	ck_assert(shared(late));
+	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, 16 * PAGE));
+}
+END_TEST
+
+START_TEST(a_page_that_fails_does_not_disturb_its_neighbours)
+{
+	const uint64_t hole = LOW + 5 * PAGE;
+	uint8_t *ours;
+	unsigned mapped;
+
+	fake_xen_take_page(hole);
+	ours = guest_ptr(guest, hole - PAGE, PAGE);
+	ck_assert_ptr_nonnull(ours);
+	mapped = fake_xen_mapped(0);
+	/* The neighbour's page changes hands: a mapping made anew would show
+	   the new one, and lose I/O in flight to the old one. */
+	fake_xen_take_page(hole - PAGE);
+	fake_xen_give_page(hole - PAGE);
+	*ours = 0x11;
+	ck_assert_ptr_null(guest_ptr(guest, hole, 1));
+	ck_assert_uint_eq(*ours, 0x11);
+	ck_assert_uint_eq(fake_xen_mapped(0), mapped);
+	fake_xen_give_page(hole);
+	ck_assert_ptr_nonnull(guest_ptr(guest, hole, 1));
+	ck_assert_uint_eq(*ours, 0x11);
+	ck_assert_uint_eq(fake_xen_mapped(0), mapped + 1);
+}
+END_TEST
+
+START_TEST(to_forget_unmaps_everything)
+{
+	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, BANK));
+	ck_assert_ptr_nonnull(guest_ptr(guest, HIGH + 3 * PAGE, 1));
+	ck_assert_uint_gt(fake_xen_mapped(0), BANK / PAGE);
+	guest_forget(guest);
+	ck_assert_uint_eq(fake_xen_mapped(0), 0);
+}
+END_TEST
+
+START_TEST(after_forgetting_the_new_page_is_used)
+{
+	ck_assert(shared(LOW + PAGE));
+	fake_xen_take_page(LOW + PAGE);
+	fake_xen_give_page(LOW + PAGE);
+	guest_forget(guest);
+	ck_assert(shared(LOW + PAGE));
+	ck_assert(shared(HIGH));
+}
+END_TEST
+
+START_TEST(to_forget_again_and_again_costs_nothing_that_lasts)
+{
+	unsigned i;
+
+	for (i = 0; i < 100; i++) {
+		guest_forget(guest);
+		ck_assert(shared(LOW + i * PAGE));
+	}
+	guest_forget(guest);
+	ck_assert_uint_eq(fake_xen_mapped(0), 0);
+}
+END_TEST
+
+START_TEST(a_call_that_fails_is_made_again_later)
+{
+	fake_xen_fail(XC_MAP2, 1, ENOMEM);
+	ck_assert_ptr_null(guest_ptr(guest, LOW, 1));
+	ck_assert_uint_eq(fake_xen_mapped(0), 0);
+	ck_assert(shared(LOW));
+	/* In a part of which something is mapped already: */
+	fake_xen_take_page(LOW + SEAM);
+	ck_assert(shared(LOW + SEAM + PAGE));
+	fake_xen_give_page(LOW + SEAM);
+	fake_xen_fail(XC_MAP2, 1, ENOMEM);
+	ck_assert_ptr_null(guest_ptr(guest, LOW + SEAM, 1));
+	ck_assert(shared(LOW + SEAM + PAGE));
+	ck_assert(shared(LOW + SEAM));
+}
+END_TEST
+
+START_TEST(a_failed_call_leaves_no_gap_in_the_window)
+{
+	char *ours = guest_ptr(guest, LOW, 1), *other;
+	unsigned i;
+
+	ck_assert_ptr_nonnull(ours);
+	for (i = 1; i < BANK / SEAM; i++) {
+		fake_xen_fail(XC_MAP2, 1, ENOMEM);
+		ck_assert_ptr_null(guest_ptr(guest, LOW + i * SEAM, 1));
+	}
+	/* What anybody else maps must not land in the window. */
+	for (i = 0; i < 100; i++) {
+		other = aligned_alloc(SEAM, SEAM);
+		ck_assert(other + SEAM <= ours || other >= ours + BANK);
+	}
+	ck_assert(shared(LOW + BANK - 1));
+}
+END_TEST
+
+START_TEST(a_dying_guest_has_no_memory)
+{
+	ck_assert(shared(LOW));
+	fake_xen_set_life(FAKE_XEN_DYING);
+	ck_assert_ptr_null(guest_ptr(guest, HIGH, 1));
+	fake_xen_set_life(FAKE_XEN_DEAD);
+	ck_assert_ptr_null(guest_ptr(guest, HIGH, 1));
+}
+END_TEST
+
+START_TEST(without_xen_opening_fails_with_a_line)
+{
+	fake_xen_fail(XC_FOREIGNMEMORY_OPEN, 1, ENOENT);
+	ck_assert_ptr_null(guest_open(&logger.logger, DOMID));
+	ck_assert_uint_eq(logger.lines, 1);
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite *suite = suite_create("guest");
+	TCase *tc = tcase_create("guest");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, setup, NULL);
+	tcase_add_test(tc, opening_maps_nothing);
+	tcase_add_test(tc, a_pointer_shows_the_guests_memory);
+	tcase_add_test(tc, the_second_bank_is_memory_like_the_first);
+	tcase_add_test(tc, what_is_contiguous_in_the_guest_is_contiguous_here);
+	tcase_add_test(tc, parts_mapped_at_different_times_fit_together);
+	tcase_add_test(tc, outside_memory_there_is_no_pointer);
+	tcase_add_test(tc, an_overflowing_range_has_no_pointer);
+	tcase_add_test(tc, beyond_the_window_there_is_no_pointer_and_no_call);
+	tcase_add_test(tc, nothing_is_needed_for_no_bytes);
+	tcase_add_test(tc, a_page_is_mapped_once);
+	tcase_add_test(tc, a_hole_has_no_pointer_and_its_neighbours_have);
+	tcase_add_test(tc, a_page_that_appears_later_is_found);
+	tcase_add_test(tc, a_page_that_fails_does_not_disturb_its_neighbours);
+	tcase_add_test(tc, to_forget_unmaps_everything);
+	tcase_add_test(tc, after_forgetting_the_new_page_is_used);
+	tcase_add_test(tc, to_forget_again_and_again_costs_nothing_that_lasts);
+	tcase_add_test(tc, a_call_that_fails_is_made_again_later);
+	tcase_add_test(tc, a_failed_call_leaves_no_gap_in_the_window);
+	tcase_add_test(tc, a_dying_guest_has_no_memory);
+	tcase_add_test(tc, without_xen_opening_fails_with_a_line);
+	suite_add_tcase(suite, tc);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}

@@ -1,0 +1,1222 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The fake host: domain, IOREQ servers, event channels, guest memory and the
+ * interrupt line in one shared file.  Owns what these calls do; what it says
+ * of Xen's behaviour was seen on Xen 4.17 or read in its source.  Knows nothing
+ * of virtio.
+ *
+ * An event channel port of Xen is a server's slot for one vCPU; a process binds
+ * it to a port of its own.  Ports that are ready to be read are queued in
+ * shared memory, and the descriptor to poll is a datagram socket in which one
+ * byte waits exactly while the queue is not empty: it can be written to by any
+ * process, and refuses connections once its process is dead, which is how
+ * channels become unbound.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fake_xen.h"
+
+#include <xentoollog.h>
+
+#include <xen/memory.h>
+
+#define MAGIC	     0x6e657866
+#define BANK_PAGES   262144
+#define SPARE_PAGES  4096
+#define IOREQ_OFFSET (8 << 20)
+#define RAM_OFFSET   (16 << 20)
+#define PORTS	     (FAKE_XEN_SERVERS * FAKE_XEN_VCPUS)
+#define HANDLES	     32
+#define RANGES	     8
+
+/* So that neither kind of port is an index, nor taken for the other. */
+#define REMOTE_PORT 5
+#define LOCAL_PORT  2005
+
+#if defined(__x86_64__) || defined(__i386__)
+#define X86 true
+#else
+#define X86 false
+#endif
+
+struct server {
+	bool exists;
+	bool enabled;
+	unsigned ranges;
+	uint64_t start[RANGES], end[RANGES];
+	uint32_t notified[FAKE_XEN_VCPUS];
+};
+
+/* What a vCPU waits for: an answer from every server of which 'on' has a bit. */
+struct vcpu {
+	uint32_t on;
+	uint32_t looked[FAKE_XEN_SERVERS];
+	uint8_t state[FAKE_XEN_SERVERS];
+};
+
+/* A process's port, bound to remote port (server * FAKE_XEN_VCPUS + vCPU). */
+struct port {
+	bool bound;
+	bool masked;
+	bool pending;
+	unsigned handle;
+	unsigned remote;
+};
+
+struct handle {
+	bool open;
+	struct sockaddr_un address;
+	socklen_t address_len;
+	uint32_t head, tail;
+	uint16_t queue[PORTS];
+};
+
+struct bank {
+	uint64_t gpa;
+	uint32_t pages;
+	uint32_t frame[BANK_PAGES]; /* page of the file; 0: no memory */
+};
+
+struct state {
+	uint32_t magic;
+	pthread_mutex_t lock;
+	uint16_t domid;
+	unsigned vcpus;
+	enum fake_xen_life life;
+	uint32_t events;
+	unsigned calls[XC_CALLS];
+	unsigned fail_nth[XC_CALLS];
+	int fail_errno[XC_CALLS];
+	struct server servers[FAKE_XEN_SERVERS];
+	struct vcpu vcpu[FAKE_XEN_VCPUS];
+	struct handle handles[HANDLES];
+	struct port ports[PORTS];
+	unsigned irq, raised;
+	bool line;
+	uint32_t next_frame, end_frame;
+	struct bank banks[2];
+};
+
+static_assert(sizeof(struct state) <= IOREQ_OFFSET, "no room for the state");
+
+/* What all handles begin with. */
+struct common {
+	xentoollog_logger *logger;
+	int domid; /* restricted to this one, or -1 */
+};
+
+struct xendevicemodel_handle {
+	struct common c;
+};
+
+struct xenforeignmemory_handle {
+	struct common c;
+};
+
+struct xenforeignmemory_resource_handle {
+	void *addr;
+	size_t len;
+};
+
+struct xenevtchn_handle {
+	struct common c;
+	int fd;
+	unsigned index;
+};
+
+static struct state *xen;
+static int xen_fd = -1;
+static uint8_t *view; /* the banks, one after the other, in the test */
+
+static void __attribute__((noreturn)) die(const char *what)
+{
+	fprintf(stderr, "fake_xen: %s\n", what);
+	abort();
+}
+
+static void
+map_state(void)
+{
+	xen = mmap(
+	    NULL, RAM_OFFSET, PROT_READ | PROT_WRITE, MAP_SHARED, xen_fd, 0);
+	if (xen == MAP_FAILED)
+		die("cannot map the state");
+}
+
+/*
+ * The state, for a process that did not make it; false if there is no Xen.
+ */
+static bool
+attach(void)
+{
+	const char *path = getenv("FAKE_XEN");
+
+	if (xen != NULL)
+		return true;
+	if (path == NULL || (xen_fd = open(path, O_RDWR | O_CLOEXEC)) == -1) {
+		errno = ENOENT;
+		return false;
+	}
+	map_state();
+	return true;
+}
+
+static void
+lock(void)
+{
+	int error;
+
+	if (xen == NULL)
+		die("no host was made");
+	error = pthread_mutex_lock(&xen->lock);
+	/* The process was killed holding it: the state is what it left. */
+	if (error == EOWNERDEAD)
+		error = pthread_mutex_consistent(&xen->lock);
+	if (error != 0 || xen->magic != MAGIC)
+		die("the state was overwritten");
+}
+
+static void
+unlock(void)
+{
+	pthread_mutex_unlock(&xen->lock);
+}
+
+/*
+ * Begin a call: takes the lock, and returns the error the call must fail with.
+ */
+static int
+enter(enum fake_xen_call call)
+{
+	lock();
+	xen->calls[call]++;
+	if (xen->fail_nth[call] != 0 && --xen->fail_nth[call] == 0)
+		return xen->fail_errno[call];
+	return 0;
+}
+
+static int
+enter_domain(enum fake_xen_call call, int restricted, uint32_t domid)
+{
+	int error = enter(call);
+
+	if (error == 0 && restricted != -1 && restricted != (int)domid)
+		error = EPERM;
+	if (error == 0 && (domid != xen->domid || xen->life == FAKE_XEN_DEAD))
+		error = ESRCH;
+	return error;
+}
+
+static int
+leave(int error)
+{
+	unlock();
+	if (error == 0)
+		return 0;
+	errno = error;
+	return -1;
+}
+
+/*
+ * The real libraries that use privcmd say themselves that they cannot open it,
+ * to the logger or, without one, to stderr; of other failures none says anything.
+ */
+static void
+complain(xentoollog_logger *logger, const char *library)
+{
+	static const char what[] =
+	    "Could not obtain handle on privileged command interface";
+	int error = errno;
+
+	if (logger != NULL)
+		xtl_log(logger, XTL_ERROR, error, library, "%s", what);
+	else
+		fprintf(stderr, "%s: error: %s\n", library, what);
+	errno = error;
+}
+
+static void *
+open_handle(enum fake_xen_call call, xentoollog_logger *logger, size_t size)
+{
+	struct common *handle;
+
+	if (!attach() || leave(enter(call)) == -1) {
+		if (call == XC_DEVICEMODEL_OPEN)
+			complain(logger, "xencall");
+		if (call == XC_FOREIGNMEMORY_OPEN)
+			complain(logger, "xenforeignmemory");
+		return NULL;
+	}
+	handle = calloc(1, size);
+	if (handle == NULL)
+		return NULL;
+	handle->logger = logger;
+	handle->domid = -1;
+	return handle;
+}
+
+static int
+restrict_handle(enum fake_xen_call call, int *restricted, domid_t domid)
+{
+	int error = enter(call);
+
+	if (error == 0 && *restricted != -1 && *restricted != domid)
+		error = EACCES;
+	if (error == 0)
+		*restricted = domid;
+	return leave(error);
+}
+
+static void
+event(void)
+{
+	__atomic_add_fetch(&xen->events, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &xen->events, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/*
+ * Event channels.
+ */
+
+/*
+ * One byte to the socket of a handle; nothing comes of it if that is dead.
+ */
+static void
+wake(const struct handle *h)
+{
+	static int fd = -1;
+
+	if (fd == -1)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	sendto(fd, "", 1, MSG_DONTWAIT, (const struct sockaddr *)&h->address,
+	    h->address_len);
+}
+
+static bool
+is_dead(const struct handle *h)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool dead;
+
+	if (fd == -1)
+		die("cannot make a socket");
+	dead = connect(fd, (const struct sockaddr *)&h->address,
+		   h->address_len) == -1;
+	close(fd);
+	return dead;
+}
+
+/* Forget processes that are dead, and what they had bound. */
+static void
+bury(void)
+{
+	struct handle *h;
+	unsigned i, p;
+
+	for (i = 0; i < HANDLES; i++) {
+		h = &xen->handles[i];
+		if (!h->open || !is_dead(h))
+			continue;
+		h->open = false;
+		for (p = 0; p < PORTS; p++)
+			if (xen->ports[p].handle == i)
+				xen->ports[p].bound = false;
+	}
+}
+
+static void
+deliver(struct port *port)
+{
+	struct handle *h = &xen->handles[port->handle];
+
+	if (port->masked) {
+		port->pending = true;
+		return;
+	}
+	port->masked = true;
+	port->pending = false;
+	h->queue[h->tail++ % PORTS] = port - xen->ports;
+	if (h->tail - h->head == 1)
+		wake(h);
+}
+
+static void
+raise_port(unsigned remote)
+{
+	unsigned i;
+
+	for (i = 0; i < PORTS; i++)
+		if (xen->ports[i].bound && xen->ports[i].remote == remote)
+			deliver(&xen->ports[i]);
+}
+
+static struct port *
+local_port(const xenevtchn_handle *xce, evtchn_port_t number)
+{
+	struct port *port;
+
+	if (number < LOCAL_PORT || number >= LOCAL_PORT + PORTS)
+		return NULL;
+	port = &xen->ports[number - LOCAL_PORT];
+	return port->bound && port->handle == xce->index ? port : NULL;
+}
+
+xenevtchn_handle *
+xenevtchn_open(struct xentoollog_logger *logger, unsigned flags)
+{
+	struct sockaddr_un any = {.sun_family = AF_UNIX};
+	xenevtchn_handle *xce;
+	struct handle *h;
+
+	xce = open_handle(XC_EVTCHN_OPEN, logger, sizeof(*xce));
+	if (xce == NULL)
+		return NULL;
+	xce->fd = socket(AF_UNIX,
+	    SOCK_DGRAM | (flags & XENEVTCHN_NO_CLOEXEC ? 0 : SOCK_CLOEXEC), 0);
+	if (xce->fd == -1 ||
+	    bind(xce->fd, (struct sockaddr *)&any, sizeof(any.sun_family)))
+		die("cannot make a socket");
+	lock();
+	bury();
+	for (xce->index = 0; xen->handles[xce->index].open; xce->index++)
+		if (xce->index == HANDLES - 1)
+			die("too many event channel handles");
+	h = &xen->handles[xce->index];
+	memset(h, 0, sizeof(*h));
+	h->open = true;
+	h->address_len = sizeof(h->address);
+	getsockname(xce->fd, (struct sockaddr *)&h->address, &h->address_len);
+	unlock();
+	return xce;
+}
+
+int
+xenevtchn_restrict(xenevtchn_handle *xce, domid_t domid)
+{
+	return restrict_handle(XC_EVTCHN_RESTRICT, &xce->c.domid, domid);
+}
+
+int
+xenevtchn_fd(xenevtchn_handle *xce)
+{
+	return leave(enter(XC_EVTCHN_FD)) == -1 ? -1 : xce->fd;
+}
+
+static xenevtchn_port_or_error_t
+bind_port(const xenevtchn_handle *xce, unsigned remote)
+{
+	struct port *port = NULL;
+	unsigned i;
+
+	bury();
+	if (remote >= PORTS || !xen->servers[remote / FAKE_XEN_VCPUS].exists ||
+	    remote % FAKE_XEN_VCPUS >= xen->vcpus)
+		return -EINVAL;
+	for (i = 0; i < PORTS; i++) {
+		if (!xen->ports[i].bound)
+			port = &xen->ports[i];
+		else if (xen->ports[i].remote == remote)
+			return -EINVAL;
+	}
+	if (port == NULL)
+		return -ENOSPC;
+	*port = (struct port){
+	    .bound = true, .handle = xce->index, .remote = remote};
+	deliver(port);
+	return LOCAL_PORT + (port - xen->ports);
+}
+
+xenevtchn_port_or_error_t
+xenevtchn_bind_interdomain(
+    xenevtchn_handle *xce, uint32_t domid, evtchn_port_t remote_port)
+{
+	int error = enter_domain(XC_BIND_INTERDOMAIN, xce->c.domid, domid);
+	int port = 0;
+
+	if (error == 0) {
+		port = bind_port(xce, remote_port - REMOTE_PORT);
+		if (port < 0)
+			error = -port;
+	}
+	return leave(error) == -1 ? -1 : port;
+}
+
+int
+xenevtchn_unbind(xenevtchn_handle *xce, evtchn_port_t number)
+{
+	int error = enter(XC_UNBIND);
+	struct port *port = local_port(xce, number);
+
+	if (error == 0 && port == NULL)
+		error = ENOTCONN;
+	if (error == 0)
+		port->bound = false;
+	return leave(error);
+}
+
+int
+xenevtchn_notify(xenevtchn_handle *xce, evtchn_port_t number)
+{
+	int error = enter(XC_NOTIFY);
+	struct port *port = local_port(xce, number);
+	unsigned remote;
+
+	if (error == 0 && port == NULL)
+		error = ENOTCONN;
+	if (error == 0) {
+		remote = port->remote;
+		xen->servers[remote / FAKE_XEN_VCPUS]
+		    .notified[remote % FAKE_XEN_VCPUS]++;
+		event();
+	}
+	return leave(error);
+}
+
+xenevtchn_port_or_error_t
+xenevtchn_pending(xenevtchn_handle *xce)
+{
+	struct handle *h = &xen->handles[xce->index];
+	int error = enter(XC_PENDING);
+	struct port *port;
+	char byte;
+
+	if (error != 0)
+		return leave(error);
+	for (;;) {
+		port = NULL;
+		while (port == NULL && h->head != h->tail) {
+			port = &xen->ports[h->queue[h->head++ % PORTS]];
+			if (!port->bound || port->handle != xce->index)
+				port = NULL;
+			if (h->head == h->tail)
+				recv(xce->fd, &byte, 1, MSG_DONTWAIT);
+		}
+		unlock();
+		if (port != NULL)
+			return LOCAL_PORT + (port - xen->ports);
+		/* Waits, or fails, as the descriptor is set to. */
+		if (recv(xce->fd, &byte, 1, MSG_PEEK) == -1)
+			return -1;
+		lock();
+	}
+}
+
+int
+xenevtchn_unmask(xenevtchn_handle *xce, evtchn_port_t number)
+{
+	int error = enter(XC_UNMASK);
+	struct port *port = local_port(xce, number);
+
+	if (error == 0 && port == NULL)
+		error = ENOTCONN;
+	if (error == 0) {
+		port->masked = false;
+		if (port->pending)
+			deliver(port);
+	}
+	return leave(error);
+}
+
+/*
+ * Device model operations.
+ */
+
+static ioreq_t *
+page(unsigned id)
+{
+	return (ioreq_t *)((uint8_t *)xen + IOREQ_OFFSET + id * FAKE_XEN_PAGE);
+}
+
+static int
+enter_server(
+    enum fake_xen_call call, int restricted, domid_t domid, ioservid_t id)
+{
+	int error = enter_domain(call, restricted, domid);
+
+	if (error == 0 &&
+	    (xen->life == FAKE_XEN_DYING || id >= FAKE_XEN_SERVERS ||
+		!xen->servers[id].exists))
+		error = ENOENT;
+	return error;
+}
+
+xendevicemodel_handle *
+xendevicemodel_open(struct xentoollog_logger *logger,
+    unsigned open_flags __attribute__((unused)))
+{
+	return open_handle(
+	    XC_DEVICEMODEL_OPEN, logger, sizeof(xendevicemodel_handle));
+}
+
+int
+xendevicemodel_restrict(xendevicemodel_handle *dmod, domid_t domid)
+{
+	return restrict_handle(XC_DEVICEMODEL_RESTRICT, &dmod->c.domid, domid);
+}
+
+int
+xendevicemodel_create_ioreq_server(xendevicemodel_handle *dmod, domid_t domid,
+    int handle_bufioreq, ioservid_t *id)
+{
+	int error = enter_domain(XC_CREATE_IOREQ_SERVER, dmod->c.domid, domid);
+	unsigned i;
+
+	/* As Arm has it; x86 would take others. */
+	if (error == 0 && handle_bufioreq != HVM_IOREQSRV_BUFIOREQ_OFF)
+		error = EINVAL;
+	for (i = 0; i < FAKE_XEN_SERVERS && xen->servers[i].exists; i++)
+		;
+	if (error == 0 && i == FAKE_XEN_SERVERS)
+		error = ENOSPC;
+	if (error == 0) {
+		memset(&xen->servers[i], 0, sizeof(xen->servers[i]));
+		memset(page(i), 0, FAKE_XEN_PAGE);
+		xen->servers[i].exists = true;
+		*id = i;
+	}
+	return leave(error);
+}
+
+int
+xendevicemodel_get_ioreq_server_info(xendevicemodel_handle *dmod, domid_t domid,
+    ioservid_t id, xen_pfn_t *ioreq_gfn, xen_pfn_t *bufioreq_gfn,
+    evtchn_port_t *bufioreq_port)
+{
+	int error =
+	    enter_server(XC_GET_IOREQ_SERVER_INFO, dmod->c.domid, domid, id);
+
+	if (ioreq_gfn != NULL || bufioreq_gfn != NULL || bufioreq_port != NULL)
+		die("the IOREQ page has no frame number here");
+	return leave(error);
+}
+
+int
+xendevicemodel_map_io_range_to_ioreq_server(xendevicemodel_handle *dmod,
+    domid_t domid, ioservid_t id, int is_mmio, uint64_t start, uint64_t end)
+{
+	int error = enter_server(XC_MAP_IO_RANGE, dmod->c.domid, domid, id);
+	struct server *s = &xen->servers[id % FAKE_XEN_SERVERS];
+	unsigned i;
+
+	if (error == 0 && (!is_mmio || start > end))
+		error = EINVAL;
+	for (i = 0; error == 0 && i < s->ranges; i++)
+		if (start <= s->end[i] && end >= s->start[i])
+			error = EEXIST;
+	if (error == 0 && s->ranges == RANGES)
+		error = ENOSPC;
+	if (error == 0) {
+		s->start[s->ranges] = start;
+		s->end[s->ranges++] = end;
+	}
+	return leave(error);
+}
+
+int
+xendevicemodel_set_ioreq_server_state(
+    xendevicemodel_handle *dmod, domid_t domid, ioservid_t id, int enabled)
+{
+	int error =
+	    enter_server(XC_SET_IOREQ_SERVER_STATE, dmod->c.domid, domid, id);
+	unsigned i;
+
+	if (error == 0) {
+		xen->servers[id].enabled = enabled != 0;
+		for (i = 0; enabled && i < xen->vcpus; i++)
+			page(id)[i].vp_eport =
+			    REMOTE_PORT + id * FAKE_XEN_VCPUS + i;
+	}
+	return leave(error);
+}
+
+int
+xendevicemodel_destroy_ioreq_server(
+    xendevicemodel_handle *dmod, domid_t domid, ioservid_t id)
+{
+	int error =
+	    enter_server(XC_DESTROY_IOREQ_SERVER, dmod->c.domid, domid, id);
+	unsigned i;
+
+	if (error == 0) {
+		xen->servers[id].exists = false;
+		xen->servers[id].enabled = false;
+		for (i = 0; i < PORTS; i++)
+			if (xen->ports[i].remote / FAKE_XEN_VCPUS == id)
+				xen->ports[i].bound = false;
+	}
+	return leave(error);
+}
+
+int
+xendevicemodel_nr_vcpus(
+    xendevicemodel_handle *dmod, domid_t domid, unsigned int *vcpus)
+{
+	int error = enter_domain(XC_NR_VCPUS, dmod->c.domid, domid);
+
+	if (error == 0)
+		*vcpus = xen->vcpus;
+	return leave(error);
+}
+
+static int
+set_line(int error, unsigned irq, unsigned level)
+{
+	if (error == 0) {
+		xen->irq = irq;
+		xen->raised += level != 0 && (!X86 || !xen->line);
+		/* Arm: the vGIC takes edges only. */
+		if (X86 || level != 0)
+			xen->line = level != 0;
+		event();
+	}
+	return leave(error);
+}
+
+int
+xendevicemodel_set_irq_level(xendevicemodel_handle *dmod, domid_t domid,
+    unsigned int irq, unsigned int level)
+{
+	int error = enter_domain(XC_SET_IRQ_LEVEL, dmod->c.domid, domid);
+
+	if (error == 0 && X86)
+		error = EOPNOTSUPP;
+	if (error == 0 && (irq < 32 || irq > 1019 || level > 1))
+		error = EINVAL;
+	return set_line(error, irq, level);
+}
+
+int
+xendevicemodel_set_isa_irq_level(
+    xendevicemodel_handle *dmod, domid_t domid, uint8_t irq, unsigned int level)
+{
+	int error = enter_domain(XC_SET_ISA_IRQ_LEVEL, dmod->c.domid, domid);
+
+	if (error == 0 && !X86)
+		error = EOPNOTSUPP;
+	if (error == 0 && (irq > 15 || level > 1))
+		error = EINVAL;
+	return set_line(error, irq, level);
+}
+
+/*
+ * Foreign memory.
+ */
+
+/* The page of the file that is page 'gfn' of the guest, or 0. */
+static uint32_t
+frame(uint64_t gfn)
+{
+	uint64_t n;
+	unsigned i;
+
+	for (i = 0; i < 2; i++) {
+		n = gfn - xen->banks[i].gpa / FAKE_XEN_PAGE;
+		if (n < xen->banks[i].pages)
+			return xen->banks[i].frame[n];
+	}
+	return 0;
+}
+
+/*
+ * Map 'n' pages at 'addr', each run of neighbours in the file at once.
+ */
+static void
+map_frames(uint8_t *addr, int prot, size_t n, const xen_pfn_t *gfn)
+{
+	size_t i, run;
+
+	for (i = 0; i < n; i += run) {
+		for (run = 1; i + run < n; run++)
+			if (frame(gfn[i]) == 0 ||
+			    frame(gfn[i + run]) != frame(gfn[i]) + run)
+				break;
+		if (frame(gfn[i]) != 0 &&
+		    mmap(addr + i * FAKE_XEN_PAGE, run * FAKE_XEN_PAGE, prot,
+			MAP_SHARED | MAP_FIXED, xen_fd,
+			(off_t)frame(gfn[i]) * FAKE_XEN_PAGE) == MAP_FAILED)
+			die("cannot map guest memory");
+	}
+}
+
+static void *
+reserve(void *addr, size_t len, int flags)
+{
+	return mmap(addr, len, PROT_NONE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (flags & MAP_FIXED),
+	    -1, 0);
+}
+
+xenforeignmemory_handle *
+xenforeignmemory_open(struct xentoollog_logger *logger,
+    unsigned open_flags __attribute__((unused)))
+{
+	return open_handle(
+	    XC_FOREIGNMEMORY_OPEN, logger, sizeof(xenforeignmemory_handle));
+}
+
+int
+xenforeignmemory_restrict(xenforeignmemory_handle *fmem, domid_t domid)
+{
+	return restrict_handle(
+	    XC_FOREIGNMEMORY_RESTRICT, &fmem->c.domid, domid);
+}
+
+void *
+xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
+    int prot, int flags, size_t pages, const xen_pfn_t arr[], int err[])
+{
+	int error = enter_domain(XC_MAP2, fmem->c.domid, dom);
+	bool there = error == 0 && xen->life == FAKE_XEN_ALIVE;
+	size_t i, bad = 0;
+	void *map;
+
+	/* Of a domain that does not exist all pages fail, and not the call. */
+	if (error == ESRCH)
+		error = 0;
+	/* The real one maps first, and unmaps when the hypercall fails. */
+	if (error != 0) {
+		if (flags & MAP_FIXED)
+			munmap(addr, pages * FAKE_XEN_PAGE);
+		leave(error);
+		return NULL;
+	}
+	map = reserve(addr, pages * FAKE_XEN_PAGE, flags);
+	if (map == MAP_FAILED) {
+		leave(errno);
+		return NULL;
+	}
+	for (i = 0; i < pages; i++) {
+		error = there && frame(arr[i]) != 0 ? 0
+			: there			    ? EINVAL
+						    : ESRCH;
+		if (error == ESRCH && xen->life == FAKE_XEN_DYING)
+			error = EINVAL;
+		bad += error != 0;
+		if (err != NULL)
+			err[i] = -error;
+	}
+	if (there)
+		map_frames(map, prot, pages, arr);
+	if (err == NULL && bad != 0) {
+		munmap(map, pages * FAKE_XEN_PAGE);
+		leave(EINVAL);
+		return NULL;
+	}
+	unlock();
+	return map;
+}
+
+int
+xenforeignmemory_unmap(xenforeignmemory_handle *fmem __attribute__((unused)),
+    void *addr, size_t pages)
+{
+	int error = enter(XC_UNMAP);
+
+	if (error == 0 && munmap(addr, pages * FAKE_XEN_PAGE) == -1)
+		error = errno;
+	return leave(error);
+}
+
+xenforeignmemory_resource_handle *
+xenforeignmemory_map_resource(xenforeignmemory_handle *fmem, domid_t domid,
+    unsigned int type, unsigned int id, unsigned long frame_number,
+    unsigned long nr_frames, void **paddr, int prot, int flags)
+{
+	int error = enter_domain(XC_MAP_RESOURCE, fmem->c.domid, domid);
+	xenforeignmemory_resource_handle *fres = NULL;
+
+	if (error == 0 &&
+	    (type != XENMEM_resource_ioreq_server || id >= FAKE_XEN_SERVERS ||
+		!xen->servers[id].exists ||
+		frame_number != XENMEM_resource_ioreq_server_frame_ioreq(0) ||
+		nr_frames != 1 || (flags & ~MAP_SHARED) != 0))
+		error = EINVAL;
+	if (error == 0 && (fres = calloc(1, sizeof(*fres))) == NULL)
+		error = ENOMEM;
+	if (error == 0) {
+		fres->len = FAKE_XEN_PAGE;
+		fres->addr = mmap(*paddr, fres->len, prot, MAP_SHARED, xen_fd,
+		    IOREQ_OFFSET + id * FAKE_XEN_PAGE);
+		if (fres->addr == MAP_FAILED)
+			die("cannot map an IOREQ page");
+		*paddr = fres->addr;
+	}
+	return leave(error) == -1 ? NULL : fres;
+}
+
+int
+xenforeignmemory_unmap_resource(xenforeignmemory_handle *fmem
+    __attribute__((unused)),
+    xenforeignmemory_resource_handle *fres)
+{
+	int error = enter(XC_UNMAP_RESOURCE);
+
+	if (error == 0) {
+		munmap(fres->addr, fres->len);
+		free(fres);
+	}
+	return leave(error);
+}
+
+/*
+ * The other side.
+ */
+
+static void
+fill_bank(struct bank *bank, uint64_t gpa, uint64_t size)
+{
+	uint32_t i;
+
+	if (size / FAKE_XEN_PAGE > BANK_PAGES)
+		die("a bank is at most 1 GiB");
+	bank->gpa = gpa;
+	bank->pages = size / FAKE_XEN_PAGE;
+	for (i = 0; i < bank->pages; i++)
+		bank->frame[i] = xen->next_frame++;
+}
+
+void
+fake_xen_start(uint16_t domid, unsigned vcpus, uint64_t low, uint64_t high)
+{
+	pthread_mutexattr_t attr;
+
+	/* The former host is left alone: its handles may still be in use. */
+	xen_fd = memfd_create("fake-xen", MFD_CLOEXEC);
+	if (xen_fd == -1 ||
+	    ftruncate(xen_fd,
+		RAM_OFFSET + low + high + SPARE_PAGES * FAKE_XEN_PAGE) == -1)
+		die("cannot make the state");
+	map_state();
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&xen->lock, &attr);
+	xen->domid = domid;
+	xen->vcpus = vcpus;
+	xen->next_frame = RAM_OFFSET / FAKE_XEN_PAGE;
+	fill_bank(&xen->banks[0], FAKE_XEN_LOW, low);
+	fill_bank(&xen->banks[1], FAKE_XEN_HIGH, high);
+	xen->end_frame = xen->next_frame + SPARE_PAGES;
+	xen->magic = MAGIC;
+	view = mmap(NULL, low + high, PROT_READ | PROT_WRITE, MAP_SHARED,
+	    xen_fd, RAM_OFFSET);
+	if (view == MAP_FAILED)
+		die("cannot map guest memory");
+}
+
+const char *
+fake_xen_path(void)
+{
+	static char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), xen_fd);
+	return path;
+}
+
+unsigned
+fake_xen_calls(enum fake_xen_call call)
+{
+	return __atomic_load_n(&xen->calls[call], __ATOMIC_RELAXED);
+}
+
+void
+fake_xen_fail(enum fake_xen_call call, unsigned nth, int error)
+{
+	lock();
+	xen->fail_nth[call] = nth;
+	xen->fail_errno[call] = error;
+	unlock();
+}
+
+void
+fake_xen_set_life(enum fake_xen_life life)
+{
+	lock();
+	xen->life = life;
+	unlock();
+}
+
+bool
+fake_xen_server_exists(unsigned id)
+{
+	return xen->servers[id].exists;
+}
+
+bool
+fake_xen_server_enabled(unsigned id)
+{
+	return xen->servers[id].enabled;
+}
+
+bool
+fake_xen_server_claims(unsigned id, uint64_t gpa)
+{
+	const struct server *s = &xen->servers[id];
+	unsigned i;
+
+	for (i = 0; i < s->ranges; i++)
+		if (s->exists && gpa >= s->start[i] && gpa <= s->end[i])
+			return true;
+	return false;
+}
+
+unsigned
+fake_xen_server_bound(unsigned id)
+{
+	unsigned i, bound = 0;
+
+	lock();
+	bury();
+	for (i = 0; i < PORTS; i++)
+		bound += xen->ports[i].bound &&
+			 xen->ports[i].remote / FAKE_XEN_VCPUS == id;
+	unlock();
+	return bound;
+}
+
+ioreq_t *
+fake_xen_server_page(unsigned id)
+{
+	return page(id);
+}
+
+/* The page of the view at 'gpa', and its frame. */
+static uint8_t *
+look(uint64_t gpa, uint32_t **framep)
+{
+	uint8_t *base = view;
+	uint64_t n;
+	unsigned i;
+
+	for (i = 0; i < 2; i++) {
+		n = (gpa - xen->banks[i].gpa) / FAKE_XEN_PAGE;
+		if (gpa >= xen->banks[i].gpa && n < xen->banks[i].pages) {
+			*framep = &xen->banks[i].frame[n];
+			return base + n * FAKE_XEN_PAGE;
+		}
+		base += (size_t)xen->banks[i].pages * FAKE_XEN_PAGE;
+	}
+	die("the test touched an address without memory");
+}
+
+void *
+fake_xen_ram(uint64_t gpa)
+{
+	uint32_t *f;
+
+	return look(gpa, &f) + gpa % FAKE_XEN_PAGE;
+}
+
+void
+fake_xen_take_page(uint64_t gpa)
+{
+	uint32_t *f;
+	uint8_t *p;
+
+	lock();
+	p = look(gpa, &f);
+	*f = 0;
+	reserve(p, FAKE_XEN_PAGE, MAP_FIXED);
+	unlock();
+}
+
+void
+fake_xen_give_page(uint64_t gpa)
+{
+	xen_pfn_t gfn = gpa / FAKE_XEN_PAGE;
+	uint32_t *f;
+	uint8_t *p;
+
+	lock();
+	p = look(gpa, &f);
+	if (xen->next_frame == xen->end_frame)
+		die("no spare pages left");
+	*f = xen->next_frame++;
+	map_frames(p, PROT_READ | PROT_WRITE, 1, &gfn);
+	unlock();
+}
+
+unsigned
+fake_xen_mapped(int pid)
+{
+	unsigned long start, end, offset, inode, first;
+	unsigned major, minor, pages = 0;
+	struct stat st;
+	char line[512];
+	FILE *maps;
+
+	snprintf(line, sizeof(line), "/proc/%d/maps", pid ? pid : getpid());
+	maps = fopen(line, "r");
+	if (maps == NULL)
+		return 0;
+	if (fstat(xen_fd, &st) == -1)
+		die("the state was closed");
+	first = (unsigned long)view;
+	while (fgets(line, sizeof(line), maps) != NULL) {
+		if (sscanf(line, "%lx-%lx %*s %lx %x:%x %lu", &start, &end,
+			&offset, &major, &minor, &inode) != 6 ||
+		    inode != st.st_ino || major != major(st.st_dev) ||
+		    minor != minor(st.st_dev) || offset < RAM_OFFSET)
+			continue;
+		if (pid == 0 && start >= first &&
+		    end <= first + (size_t)(xen->banks[0].pages +
+					    xen->banks[1].pages) *
+				       FAKE_XEN_PAGE)
+			continue;
+		pages += (end - start) / FAKE_XEN_PAGE;
+	}
+	fclose(maps);
+	return pages;
+}
+
+static void
+fill_slot(unsigned id, unsigned vcpu, const ioreq_t *req)
+{
+	struct vcpu *v = &xen->vcpu[vcpu];
+	ioreq_t *slot = &page(id)[vcpu];
+
+	if (slot->state != STATE_IOREQ_NONE)
+		die("a slot is in use before the vCPU used it");
+	slot->addr = req->addr;
+	slot->data = req->data;
+	slot->count = req->count;
+	slot->size = req->size;
+	slot->data_is_ptr = req->data_is_ptr;
+	slot->dir = req->dir;
+	slot->df = 0;
+	slot->type = req->type;
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	slot->state = STATE_IOREQ_READY;
+	v->on |= 1u << id;
+	v->looked[id] = xen->servers[id].notified[vcpu];
+	v->state[id] = STATE_IOREQ_READY;
+	raise_port(id * FAKE_XEN_VCPUS + vcpu);
+}
+
+unsigned
+fake_xen_issue(unsigned vcpu, const ioreq_t *req)
+{
+	bool all = req->type == IOREQ_TYPE_INVALIDATE;
+	unsigned id, servers = 0;
+
+	lock();
+	if (vcpu >= xen->vcpus || xen->vcpu[vcpu].on != 0)
+		die("a vCPU that is not there, or waits, made an access");
+	for (id = FAKE_XEN_SERVERS; id-- > 0 && (all || servers == 0);)
+		if (xen->servers[id].enabled &&
+		    (all || fake_xen_server_claims(id, req->addr))) {
+			fill_slot(id, vcpu, req);
+			servers++;
+		}
+	unlock();
+	return servers;
+}
+
+/*
+ * Look at one slot as Xen does in wait_for_io().
+ */
+static void
+look_at_slot(unsigned id, unsigned vcpu, uint64_t *data)
+{
+	struct vcpu *v = &xen->vcpu[vcpu];
+	uint32_t notified = xen->servers[id].notified[vcpu];
+	ioreq_t *slot = &page(id)[vcpu];
+	uint8_t state = slot->state;
+
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (state < v->state[id] || state > STATE_IORESP_READY)
+		die("a slot went backwards: Xen crashes the domain");
+	v->state[id] = state;
+	if (notified == v->looked[id])
+		return;
+	v->looked[id] = notified;
+	if (state != STATE_IORESP_READY)
+		return;
+	*data = slot->data;
+	slot->state = STATE_IOREQ_NONE;
+	v->on &= ~(1u << id);
+}
+
+bool
+fake_xen_answered(unsigned vcpu, uint64_t *data)
+{
+	unsigned id;
+	bool done;
+
+	lock();
+	for (id = 0; id < FAKE_XEN_SERVERS; id++)
+		if (xen->vcpu[vcpu].on & 1u << id)
+			look_at_slot(id, vcpu, data);
+	done = xen->vcpu[vcpu].on == 0;
+	unlock();
+	return done;
+}
+
+void
+fake_xen_spurious(unsigned id, unsigned vcpu)
+{
+	lock();
+	raise_port(id * FAKE_XEN_VCPUS + vcpu);
+	unlock();
+}
+
+unsigned
+fake_xen_irq_raised(void)
+{
+	return __atomic_load_n(&xen->raised, __ATOMIC_ACQUIRE);
+}
+
+unsigned
+fake_xen_irq_number(void)
+{
+	return xen->irq;
+}
+
+bool
+fake_xen_irq_up(void)
+{
+	return __atomic_load_n(&xen->line, __ATOMIC_ACQUIRE);
+}
+
+void
+fake_xen_irq_take(void)
+{
+	lock();
+	if (!X86)
+		xen->line = false;
+	unlock();
+}
+
+uint32_t
+fake_xen_events(void)
+{
+	return __atomic_load_n(&xen->events, __ATOMIC_ACQUIRE);
+}
+
+bool
+fake_xen_sleep(uint32_t seen, int ms)
+{
+	struct timespec ts = {ms / 1000, ms % 1000 * 1000000L};
+
+	if (syscall(SYS_futex, &xen->events, FUTEX_WAIT, seen, &ts, NULL, 0) ==
+		-1 &&
+	    errno == ETIMEDOUT)
+		return fake_xen_events() != seen;
+	return true;
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A Xen host with one guest, as far as vdisk can see of it: the libxen* calls
+ * vdisk makes, and no others, so that a new one is a link error.  This header
+ * is the other side: what a test does as hypervisor, toolstack and guest.
+ *
+ * The state lives in a memfd.  Linked into a test program the calls work on the
+ * state that the program made; as shared libraries in front of the real ones
+ * they work on the state of which the environment variable FAKE_XEN is the
+ * path, so that a process under test can be killed and the state stays, as it
+ * does in Xen.
+ *
+ * What a real Xen answers with domain_crash(), and what no test can go on
+ * after, is abort() here.
+ */
+#ifndef FAKE_XEN_H
+#define FAKE_XEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Xen's public headers keep what is for tools from others. */
+#ifndef __XEN_TOOLS__
+#define __XEN_TOOLS__ 1
+#endif
+#include <xendevicemodel.h>
+#include <xenevtchn.h>
+#include <xenforeignmemory.h>
+
+#include <xen/hvm/ioreq.h>
+
+/* Where the guest's memory is; at most 1 GiB in each bank. */
+#define FAKE_XEN_LOW	 0x40000000ULL
+#define FAKE_XEN_HIGH	 0x200000000ULL
+
+#define FAKE_XEN_PAGE	 4096
+#define FAKE_XEN_SERVERS 8
+#define FAKE_XEN_VCPUS	 128
+
+enum fake_xen_call {
+	XC_DEVICEMODEL_OPEN,
+	XC_DEVICEMODEL_RESTRICT,
+	XC_CREATE_IOREQ_SERVER,
+	XC_GET_IOREQ_SERVER_INFO,
+	XC_MAP_IO_RANGE,
+	XC_SET_IOREQ_SERVER_STATE,
+	XC_DESTROY_IOREQ_SERVER,
+	XC_SET_IRQ_LEVEL,
+	XC_SET_ISA_IRQ_LEVEL,
+	XC_NR_VCPUS,
+	XC_FOREIGNMEMORY_OPEN,
+	XC_FOREIGNMEMORY_RESTRICT,
+	XC_MAP2,
+	XC_UNMAP,
+	XC_MAP_RESOURCE,
+	XC_UNMAP_RESOURCE,
+	XC_EVTCHN_OPEN,
+	XC_EVTCHN_RESTRICT,
+	XC_EVTCHN_FD,
+	XC_BIND_INTERDOMAIN,
+	XC_UNBIND,
+	XC_NOTIFY,
+	XC_PENDING,
+	XC_UNMASK,
+	XC_CALLS
+};
+
+enum fake_xen_life {
+	FAKE_XEN_ALIVE,
+	FAKE_XEN_DYING, /* destruction began: ENOENT, memory does not map */
+	FAKE_XEN_DEAD,	/* ESRCH */
+};
+
+/*
+ * Make a host on which domain 'domid' has 'vcpus' vCPUs and 'low' and 'high'
+ * bytes of zeroed memory at FAKE_XEN_LOW and FAKE_XEN_HIGH.  It replaces the
+ * host made before, if any.
+ */
+void fake_xen_start(
+    uint16_t domid, unsigned vcpus, uint64_t low, uint64_t high);
+
+/*
+ * What FAKE_XEN must be for another process to live on this host.
+ */
+const char *fake_xen_path(void);
+
+/*
+ * How often 'call' was made, failed calls included; and let the 'nth' from now
+ * (1 is the next) fail with errno 'error', or none if 'nth' is 0.
+ */
+unsigned fake_xen_calls(enum fake_xen_call call);
+void fake_xen_fail(enum fake_xen_call call, unsigned nth, int error);
+
+/*
+ * The toolstack's doings.
+ */
+void fake_xen_set_life(enum fake_xen_life life);
+
+/*
+ * What is known of IOREQ server 'id'.  The page is that of Xen: a test may
+ * look at slots and at the tail, or damage them.
+ */
+bool fake_xen_server_exists(unsigned id);
+bool fake_xen_server_enabled(unsigned id);
+bool fake_xen_server_claims(unsigned id, uint64_t gpa);
+unsigned fake_xen_server_bound(unsigned id); /* event channels bound by a
+						process that lives */
+ioreq_t *fake_xen_server_page(unsigned id);
+
+/*
+ * Guest memory at 'gpa' as the guest sees it, contiguous within a bank.
+ */
+void *fake_xen_ram(uint64_t gpa);
+
+/*
+ * The guest gives a page back, or gets one: a new one, zeroed.  Mappings of the
+ * old page stay, and show the old page.
+ */
+void fake_xen_take_page(uint64_t gpa);
+void fake_xen_give_page(uint64_t gpa);
+
+/*
+ * Pages of guest memory that process 'pid' has mapped (0: this one, not
+ * counting what fake_xen_ram() shows), whichever way they were unmapped.
+ */
+unsigned fake_xen_mapped(int pid);
+
+/*
+ * A vCPU makes the access in 'addr', 'data', 'count', 'size', 'type', 'dir' and
+ * 'data_is_ptr' of *req; the rest is not looked at.  Returns the number of
+ * servers it went to: IOREQ_TYPE_INVALIDATE goes to every enabled one, others
+ * to the one that claims 'addr', if any.  Unless it is 0, the vCPU waits.
+ */
+unsigned fake_xen_issue(unsigned vcpu, const ioreq_t *req);
+
+/*
+ * Whether the access of the vCPU has been answered in its slot *and* notified;
+ * if so, *data is the answer and the vCPU goes on.  Aborts if a slot went
+ * backwards.
+ */
+bool fake_xen_answered(unsigned vcpu, uint64_t *data);
+
+/*
+ * An event that nothing stands behind.
+ */
+void fake_xen_spurious(unsigned id, unsigned vcpu);
+
+/*
+ * The guest's interrupt line: how often it was raised, and whether it is up.
+ * On Arm the line is an edge, so it is up from a raise until
+ * fake_xen_irq_take(), by which the guest's interrupt controller takes it.
+ */
+unsigned fake_xen_irq_raised(void);
+unsigned fake_xen_irq_number(void);
+bool fake_xen_irq_up(void);
+void fake_xen_irq_take(void);
+
+/*
+ * Wait until something has happened since fake_xen_events() returned 'seen': a
+ * vCPU was notified, or the interrupt line changed.  False: nothing did, for
+ * 'ms' milliseconds.
+ */
+uint32_t fake_xen_events(void);
+bool fake_xen_sleep(uint32_t seen, int ms);
+
+#endif
