@@ -1,0 +1,627 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The IOREQ server: how it is set up, and given up when that fails; how
+ * accesses of one and of many vCPUs are offered and answered.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include <check.h>
+
+#include "fake_log.h"
+#include "fake_xen.h"
+#include "ioreq.h"
+
+#define DOMID 7
+#define VCPUS 4
+#define BASE  0x2000000ULL
+#define SIZE  0x200
+#if defined(__aarch64__)
+#define IRQ	     33
+#define XC_INTERRUPT XC_SET_IRQ_LEVEL
+#else
+#define IRQ	     5
+#define XC_INTERRUPT XC_SET_ISA_IRQ_LEVEL
+#endif
+
+static struct fake_log logger;
+static struct ioreq_server *io;
+
+static struct ioreq_server *
+open_server(void)
+{
+	return ioreq_open(&logger.logger, DOMID, BASE, SIZE, IRQ);
+}
+
+static void
+setup_host(void)
+{
+	fake_xen_start(DOMID, VCPUS, 1 << 20, 0);
+	fake_log_init(&logger);
+}
+
+static void
+setup(void)
+{
+	setup_host();
+	io = open_server();
+	ck_assert_ptr_nonnull(io);
+}
+
+static bool
+readable(void)
+{
+	struct pollfd fd = {.fd = ioreq_fd(io), .events = POLLIN};
+
+	return poll(&fd, 1, 0) == 1;
+}
+
+/* Take all events, which are only reasons to look. */
+static unsigned
+wake(void)
+{
+	unsigned events = 0;
+
+	for (; readable(); events++) {
+		ck_assert_uint_lt(events, 1000);
+		ck_assert_int_eq(ioreq_wake(io), 0);
+	}
+	return events;
+}
+
+static void
+issue(unsigned vcpu, ioreq_t req)
+{
+	if (req.count == 0)
+		req.count = 1;
+	ck_assert_uint_eq(fake_xen_issue(vcpu, &req), 1);
+}
+
+static void
+issue_read(unsigned vcpu, uint32_t offset, uint32_t size)
+{
+	issue(vcpu, (ioreq_t){.addr = BASE + offset,
+			.size = size,
+			.dir = IOREQ_READ,
+			.type = IOREQ_TYPE_COPY});
+}
+
+static void
+issue_write(unsigned vcpu, uint32_t offset, uint32_t size, uint64_t data)
+{
+	issue(vcpu, (ioreq_t){.addr = BASE + offset,
+			.data = data,
+			.size = size,
+			.dir = IOREQ_WRITE,
+			.type = IOREQ_TYPE_COPY});
+}
+
+static uint64_t
+answer(unsigned vcpu)
+{
+	uint64_t data = 0;
+
+	ck_assert_msg(fake_xen_answered(vcpu, &data), "not answered");
+	return data;
+}
+
+static void
+not_answered(unsigned vcpu)
+{
+	uint64_t data;
+
+	ck_assert_msg(!fake_xen_answered(vcpu, &data), "answered");
+}
+
+START_TEST(when_it_is_open_the_guest_may_run)
+{
+	uint64_t gpa;
+
+	ck_assert(fake_xen_server_exists(0));
+	ck_assert(fake_xen_server_enabled(0));
+	for (gpa = BASE; gpa < BASE + SIZE; gpa++)
+		ck_assert(fake_xen_server_claims(0, gpa));
+	ck_assert(!fake_xen_server_claims(0, BASE - 1));
+	ck_assert(!fake_xen_server_claims(0, BASE + SIZE));
+	ck_assert_uint_eq(fake_xen_server_bound(0), VCPUS);
+	ck_assert_uint_eq(fake_xen_irq_raised(), 0);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(opening_asks_for_one_of_each)
+{
+	ck_assert_uint_eq(fake_xen_calls(XC_DEVICEMODEL_OPEN), 1);
+	ck_assert_uint_eq(fake_xen_calls(XC_EVTCHN_OPEN), 1);
+	ck_assert_uint_eq(fake_xen_calls(XC_CREATE_IOREQ_SERVER), 1);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP_RESOURCE), 1);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP_IO_RANGE), 1);
+	ck_assert_uint_eq(fake_xen_calls(XC_SET_IOREQ_SERVER_STATE), 1);
+	ck_assert_uint_eq(fake_xen_calls(XC_BIND_INTERDOMAIN), VCPUS);
+	ck_assert_uint_eq(fake_xen_calls(XC_DESTROY_IOREQ_SERVER), 0);
+}
+END_TEST
+
+START_TEST(every_vcpu_that_fits_in_the_page_is_served)
+{
+	unsigned i;
+
+	fake_xen_start(DOMID, FAKE_XEN_VCPUS, 1 << 20, 0);
+	io = open_server();
+	ck_assert_ptr_nonnull(io);
+	ck_assert_uint_eq(fake_xen_server_bound(0), FAKE_XEN_VCPUS);
+	for (i = 0; i < FAKE_XEN_VCPUS; i++)
+		issue_read(i, 4 * i, 4);
+	for (i = 0; i < FAKE_XEN_VCPUS; i++) {
+		struct access a;
+
+		ck_assert(ioreq_next(io, &a));
+		a.data = a.offset;
+		ioreq_done(io, &a);
+	}
+	for (i = 0; i < FAKE_XEN_VCPUS; i++)
+		ck_assert_uint_eq(answer(i), 4 * i);
+}
+END_TEST
+
+static const enum fake_xen_call opening[] = {
+    XC_DEVICEMODEL_OPEN,
+    XC_FOREIGNMEMORY_OPEN,
+    XC_EVTCHN_OPEN,
+    XC_CREATE_IOREQ_SERVER,
+    XC_MAP_RESOURCE,
+    XC_MAP_IO_RANGE,
+    XC_SET_IOREQ_SERVER_STATE,
+    XC_BIND_INTERDOMAIN,
+};
+
+START_TEST(any_failure_gives_one_line_and_leaves_no_server)
+{
+	setup_host();
+	fake_xen_fail(opening[_i], 1, EPERM);
+	ck_assert_ptr_null(open_server());
+	ck_assert_uint_eq(logger.lines, 1);
+	ck_assert(!fake_xen_server_enabled(0));
+	/* Nor does a second try find anything in its way. */
+	ck_assert_ptr_nonnull(open_server());
+	ck_assert_uint_eq(logger.lines, 1);
+}
+END_TEST
+
+START_TEST(failing_at_the_last_vcpu_is_failing)
+{
+	setup_host();
+	fake_xen_fail(XC_BIND_INTERDOMAIN, VCPUS, ENOSPC);
+	ck_assert_ptr_null(open_server());
+	ck_assert_uint_eq(logger.lines, 1);
+	ck_assert(!fake_xen_server_enabled(0));
+}
+END_TEST
+
+START_TEST(without_a_domain_there_is_one_line_that_says_so)
+{
+	setup_host();
+	ck_assert_ptr_null(
+	    ioreq_open(&logger.logger, DOMID + 1, BASE, SIZE, IRQ));
+	ck_assert_uint_eq(logger.lines, 1);
+	ck_assert_ptr_nonnull(strstr(logger.last, "domain 8"));
+}
+END_TEST
+
+START_TEST(a_ninth_server_is_refused)
+{
+	unsigned i;
+
+	setup_host();
+	for (i = 0; i < FAKE_XEN_SERVERS; i++)
+		ck_assert_ptr_nonnull(ioreq_open(
+		    &logger.logger, DOMID, BASE + i * SIZE, SIZE, IRQ));
+	ck_assert_ptr_null(
+	    ioreq_open(&logger.logger, DOMID, BASE + i * SIZE, SIZE, IRQ));
+	ck_assert_uint_eq(logger.lines, 1);
+}
+END_TEST
+
+START_TEST(the_interrupt_must_be_one_that_the_guest_can_have)
+{
+#if defined(__aarch64__)
+	const unsigned low = 32, high = 1019;
+#else
+	const unsigned low = 1, high = 15;
+#endif
+	unsigned irq;
+
+	for (irq = low; irq <= high; irq++)
+		ck_assert_ptr_null(ioreq_irq_invalid(irq));
+	ck_assert_ptr_nonnull(ioreq_irq_invalid(low - 1));
+	ck_assert_ptr_nonnull(ioreq_irq_invalid(0));
+	ck_assert_ptr_nonnull(ioreq_irq_invalid(high + 1));
+	ck_assert_ptr_nonnull(ioreq_irq_invalid(UINT32_MAX + 6UL));
+}
+END_TEST
+
+START_TEST(a_read_of_any_size_is_offered_and_its_answer_arrives)
+{
+	const uint64_t value = 0x8877665544332211;
+	unsigned size = 1u << _i;
+	struct access a;
+
+	issue_read(1, 0x1f8, size);
+	ck_assert_uint_gt(wake(), 0);
+	ck_assert(ioreq_next(io, &a));
+	ck_assert_uint_eq(a.kind, ACCESS_READ);
+	ck_assert_uint_eq(a.vcpu, 1);
+	ck_assert_uint_eq(a.offset, 0x1f8);
+	ck_assert_uint_eq(a.size, size);
+	not_answered(1);
+	a.data = value;
+	ioreq_done(io, &a);
+	ck_assert_uint_eq(
+	    answer(1) << (64 - 8 * size), value << (64 - 8 * size));
+	ck_assert(!ioreq_next(io, &a));
+}
+END_TEST
+
+START_TEST(a_write_of_any_size_is_offered_with_its_value)
+{
+	const uint64_t value = 0x8877665544332211;
+	unsigned size = 1u << _i;
+	struct access a;
+
+	issue_write(2, 0x10, size, value);
+	ck_assert_uint_gt(wake(), 0);
+	ck_assert(ioreq_next(io, &a));
+	ck_assert_uint_eq(a.kind, ACCESS_WRITE);
+	ck_assert_uint_eq(a.vcpu, 2);
+	ck_assert_uint_eq(a.offset, 0x10);
+	ck_assert_uint_eq(a.size, size);
+	ck_assert_uint_eq(a.data << (64 - 8 * size), value << (64 - 8 * size));
+	ioreq_done(io, &a);
+	answer(2);
+	ck_assert(!ioreq_next(io, &a));
+}
+END_TEST
+
+START_TEST(a_vcpu_can_come_again_and_again)
+{
+	struct access a;
+	unsigned i;
+
+	for (i = 0; i < 1000; i++) {
+		issue_write(0, 0x50, 4, i);
+		ck_assert_uint_gt(wake(), 0);
+		ck_assert(ioreq_next(io, &a));
+		ck_assert_uint_eq(a.data, i);
+		ioreq_done(io, &a);
+		answer(0);
+		ck_assert(!ioreq_next(io, &a));
+	}
+	ck_assert(!readable());
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(an_event_while_another_is_served_is_not_lost)
+{
+	struct access a;
+
+	wake();
+	issue_read(0, 0, 4);
+	ck_assert_int_eq(ioreq_wake(io), 0);
+	ck_assert(ioreq_next(io, &a));
+	issue_read(1, 4, 4);
+	ioreq_done(io, &a);
+	answer(0);
+	issue_read(0, 8, 4);
+	ck_assert(readable());
+	wake();
+	/* Both, whichever sweep finds them. */
+	while (ioreq_next(io, &a))
+		ioreq_done(io, &a);
+	while (ioreq_next(io, &a))
+		ioreq_done(io, &a);
+	answer(0);
+	answer(1);
+}
+END_TEST
+
+START_TEST(an_unanswered_access_is_offered_again_while_others_are_served)
+{
+	struct access a;
+	unsigned sweep, seen;
+
+	issue_write(1, 0x70, 4, 0);
+	for (sweep = 0; sweep < 3; sweep++) {
+		issue_read(0, 0x60, 4);
+		issue_read(3, 0x64, 4);
+		wake();
+		for (seen = 0; ioreq_next(io, &a); seen |= 1u << a.vcpu) {
+			ck_assert_uint_eq(seen & 1u << a.vcpu, 0);
+			if (a.vcpu == 1) {
+				ck_assert_uint_eq(a.kind, ACCESS_WRITE);
+				ck_assert_uint_eq(a.offset, 0x70);
+				ck_assert_uint_eq(a.size, 4);
+				ck_assert_uint_eq(a.data, 0);
+				continue;
+			}
+			a.data = a.offset;
+			ioreq_done(io, &a);
+		}
+		ck_assert_uint_eq(seen, 1 << 0 | 1 << 1 | 1 << 3);
+		ck_assert_uint_eq(answer(0), 0x60);
+		ck_assert_uint_eq(answer(3), 0x64);
+		not_answered(1);
+	}
+	ck_assert(ioreq_next(io, &a));
+	ck_assert_uint_eq(a.vcpu, 1);
+	ioreq_done(io, &a);
+	answer(1);
+	ck_assert(!ioreq_next(io, &a));
+}
+END_TEST
+
+START_TEST(all_vcpus_at_once_get_their_own_answers)
+{
+	struct access a;
+	unsigned i;
+
+	for (i = 0; i < VCPUS; i++)
+		issue_read(i, 0x100 + 8 * i, 8);
+	wake();
+	for (i = 0; i < VCPUS; i++) {
+		ck_assert(ioreq_next(io, &a));
+		a.data = 1000 + a.vcpu;
+		ioreq_done(io, &a);
+	}
+	ck_assert(!ioreq_next(io, &a));
+	for (i = 0; i < VCPUS; i++)
+		ck_assert_uint_eq(answer(i), 1000 + i);
+}
+END_TEST
+
+START_TEST(that_pages_were_given_back_is_offered_as_such)
+{
+	ioreq_t req = {.data = UINT64_MAX,
+	    .size = 4,
+	    .dir = IOREQ_WRITE,
+	    .type = IOREQ_TYPE_INVALIDATE};
+	struct access a;
+
+	issue(3, req);
+	wake();
+	ck_assert(ioreq_next(io, &a));
+	ck_assert_uint_eq(a.kind, ACCESS_INVALIDATE);
+	ck_assert_uint_eq(a.vcpu, 3);
+	not_answered(3);
+	ck_assert(!ioreq_next(io, &a));
+	ck_assert(ioreq_next(io, &a));
+	ck_assert_uint_eq(a.kind, ACCESS_INVALIDATE);
+	ioreq_done(io, &a);
+	answer(3);
+}
+END_TEST
+
+/* What no driver does; 'count' 0 stands for 1. */
+static const ioreq_t odd[] = {
+    {.addr = BASE, .size = 4, .count = 2, .type = IOREQ_TYPE_COPY},
+    {.addr = BASE, .size = 4, .count = UINT32_MAX, .type = IOREQ_TYPE_COPY},
+    {.addr = BASE, .size = 4, .data_is_ptr = 1, .type = IOREQ_TYPE_COPY},
+    {.addr = BASE + SIZE - 1, .size = 2, .type = IOREQ_TYPE_COPY},
+    {.addr = BASE + SIZE - 4, .size = 8, .type = IOREQ_TYPE_COPY},
+    {.addr = BASE, .size = UINT32_MAX, .type = IOREQ_TYPE_COPY},
+    {.addr = BASE, .size = 4, .type = IOREQ_TYPE_PIO},
+    {.addr = BASE, .size = 4, .type = IOREQ_TYPE_PCI_CONFIG},
+    {.addr = BASE, .size = 4, .type = IOREQ_TYPE_TIMEOFFSET},
+    {.addr = BASE, .size = 4, .type = 0xff},
+};
+
+START_TEST(what_no_driver_does_reads_all_ones)
+{
+	ioreq_t req = odd[_i];
+	struct access a;
+
+	req.dir = IOREQ_READ;
+	issue(0, req);
+	wake();
+	ck_assert(!ioreq_next(io, &a));
+	ck_assert_uint_eq(answer(0), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(what_no_driver_does_writes_nothing)
+{
+	ioreq_t req = odd[_i];
+	struct access a;
+
+	req.dir = IOREQ_WRITE;
+	req.data = 42;
+	issue(0, req);
+	wake();
+	ck_assert(!ioreq_next(io, &a));
+	answer(0);
+}
+END_TEST
+
+START_TEST(an_address_before_the_window_is_outside)
+{
+	ioreq_t *slot = fake_xen_server_page(0);
+	struct access a;
+
+	/* Xen would not send it here. */
+	issue_read(0, 0, 4);
+	slot->addr = BASE - 4;
+	wake();
+	ck_assert(!ioreq_next(io, &a));
+	ck_assert_uint_eq(answer(0), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(odd_accesses_do_not_stop_the_sweep)
+{
+	struct access a;
+	ioreq_t req = odd[0];
+
+	req.dir = IOREQ_READ;
+	issue(0, req);
+	issue_read(1, 0x70, 4);
+	wake();
+	ck_assert(ioreq_next(io, &a));
+	ck_assert_uint_eq(a.vcpu, 1);
+	a.data = 5;
+	ioreq_done(io, &a);
+	ck_assert(!ioreq_next(io, &a));
+	answer(0);
+	ck_assert_uint_eq(answer(1), 5);
+}
+END_TEST
+
+START_TEST(events_without_an_access_are_taken_calmly)
+{
+	struct access a;
+	unsigned i;
+
+	/* Binding has raised one for each. */
+	ck_assert_uint_eq(wake(), VCPUS);
+	ck_assert(!ioreq_next(io, &a));
+	for (i = 0; i < 10; i++) {
+		fake_xen_spurious(0, i % VCPUS);
+		fake_xen_spurious(0, i % VCPUS);
+		ck_assert_uint_ge(wake(), 1);
+		ck_assert(!ioreq_next(io, &a));
+	}
+	ck_assert_uint_eq(fake_xen_calls(XC_NOTIFY), 0);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(an_answer_costs_one_notification)
+{
+	struct access a;
+
+	issue_read(0, 0, 4);
+	wake();
+	ck_assert(ioreq_next(io, &a));
+	ioreq_done(io, &a);
+	ck_assert_uint_eq(fake_xen_calls(XC_NOTIFY), 1);
+}
+END_TEST
+
+START_TEST(event_channels_that_fail_are_reported)
+{
+	fake_xen_fail(XC_PENDING, 1, EIO);
+	ck_assert_int_eq(ioreq_wake(io), -1);
+	ck_assert_uint_eq(logger.lines, 1);
+	fake_xen_fail(XC_UNMASK, 1, EIO);
+	ck_assert_int_eq(ioreq_wake(io), -1);
+	ck_assert_uint_eq(logger.lines, 2);
+}
+END_TEST
+
+START_TEST(an_interrupt_is_raised)
+{
+	ioreq_raise(io);
+	ck_assert_uint_eq(fake_xen_irq_raised(), 1);
+	ck_assert_uint_eq(fake_xen_irq_number(), IRQ);
+	ck_assert(fake_xen_irq_up());
+	ck_assert_uint_eq(fake_xen_calls(XC_INTERRUPT), 1);
+}
+END_TEST
+
+START_TEST(a_lowered_interrupt_can_be_raised_again)
+{
+	ioreq_raise(io);
+	fake_xen_irq_take();
+	ioreq_lower(io);
+	ck_assert(!fake_xen_irq_up());
+	ioreq_raise(io);
+	ck_assert_uint_eq(fake_xen_irq_raised(), 2);
+	ck_assert(fake_xen_irq_up());
+}
+END_TEST
+
+START_TEST(an_interrupt_that_fails_is_logged_once)
+{
+	unsigned i;
+
+	for (i = 0; i < 10; i++) {
+		fake_xen_fail(XC_INTERRUPT, 1, EINVAL);
+		ioreq_raise(io);
+	}
+	ck_assert_uint_eq(logger.lines, 1);
+	ioreq_lower(io);
+	ioreq_raise(io);
+	ck_assert(fake_xen_irq_up());
+}
+END_TEST
+
+START_TEST(the_guest_is_alive_until_its_destruction_begins)
+{
+	ck_assert(ioreq_alive(io));
+	fake_xen_set_life(FAKE_XEN_DYING);
+	ck_assert(!ioreq_alive(io));
+	fake_xen_set_life(FAKE_XEN_DEAD);
+	ck_assert(!ioreq_alive(io));
+	ck_assert_uint_eq(fake_xen_calls(XC_SET_IOREQ_SERVER_STATE), 1);
+}
+END_TEST
+
+START_TEST(a_question_that_fails_otherwise_is_no_death)
+{
+	fake_xen_fail(XC_GET_IOREQ_SERVER_INFO, 1, EINTR);
+	ck_assert(ioreq_alive(io));
+	ck_assert(ioreq_alive(io));
+}
+END_TEST
+
+#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
+
+int
+main(void)
+{
+	Suite *suite = suite_create("ioreq");
+	TCase *tc = tcase_create("ioreq");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, setup, NULL);
+	tcase_add_test(tc, when_it_is_open_the_guest_may_run);
+	tcase_add_test(tc, opening_asks_for_one_of_each);
+	tcase_add_test(tc, every_vcpu_that_fits_in_the_page_is_served);
+	tcase_add_loop_test(tc, any_failure_gives_one_line_and_leaves_no_server,
+	    0, COUNT(opening));
+	tcase_add_test(tc, failing_at_the_last_vcpu_is_failing);
+	tcase_add_test(tc, without_a_domain_there_is_one_line_that_says_so);
+	tcase_add_test(tc, a_ninth_server_is_refused);
+	tcase_add_test(tc, the_interrupt_must_be_one_that_the_guest_can_have);
+	tcase_add_loop_test(
+	    tc, a_read_of_any_size_is_offered_and_its_answer_arrives, 0, 4);
+	tcase_add_loop_test(
+	    tc, a_write_of_any_size_is_offered_with_its_value, 0, 4);
+	tcase_add_test(tc, a_vcpu_can_come_again_and_again);
+	tcase_add_test(tc, an_event_while_another_is_served_is_not_lost);
+	tcase_add_test(
+	    tc, an_unanswered_access_is_offered_again_while_others_are_served);
+	tcase_add_test(tc, all_vcpus_at_once_get_their_own_answers);
+	tcase_add_test(tc, that_pages_were_given_back_is_offered_as_such);
+	tcase_add_loop_test(
+	    tc, what_no_driver_does_reads_all_ones, 0, COUNT(odd));
+	tcase_add_loop_test(
+	    tc, what_no_driver_does_writes_nothing, 0, COUNT(odd));
+	tcase_add_test(tc, an_address_before_the_window_is_outside);
+	tcase_add_test(tc, odd_accesses_do_not_stop_the_sweep);
+	tcase_add_test(tc, events_without_an_access_are_taken_calmly);
+	tcase_add_test(tc, an_answer_costs_one_notification);
+	tcase_add_test(tc, event_channels_that_fail_are_reported);
+	tcase_add_test(tc, an_interrupt_is_raised);
+	tcase_add_test(tc, a_lowered_interrupt_can_be_raised_again);
+	tcase_add_test(tc, an_interrupt_that_fails_is_logged_once);
+	tcase_add_test(tc, the_guest_is_alive_until_its_destruction_begins);
+	tcase_add_test(tc, a_question_that_fails_otherwise_is_no_death);
+	suite_add_tcase(suite, tc);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}
