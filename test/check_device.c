@@ -1,0 +1,847 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The whole device in one process: the shipped objects but for vdisk.o on the
+ * fake host, moved on by a loop like vdisk's, and a driver that behaves.
+ *
+ * A slow disk is made at the seam between virtio_mmio.c and blk.c, by wrapping
+ * two functions when linking: while 'slow', what the disk has finished is kept
+ * back, and counts as in flight.  No real file can be told to be slow at just
+ * that time.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <check.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
+
+#include "blk.h"
+#include "driver.h"
+#include "fake_log.h"
+#include "fake_xen.h"
+#include "guest.h"
+#include "ioreq.h"
+#include "virtio_mmio.h"
+
+#define DOMID 7
+#define VCPUS 4
+#define BASE  0x2000000ULL
+#if defined(__aarch64__)
+#define IRQ 33
+#else
+#define IRQ 5
+#endif
+#define MIB	     (1ULL << 20)
+#define RAM	     (32 * MIB)
+#define DISK	     (16 * MIB)
+#define SECTOR	     512
+
+#define FEATURE(bit) (1ULL << (bit))
+#define VERSION_1    FEATURE(VIRTIO_F_VERSION_1)
+#define INDIRECT     FEATURE(VIRTIO_RING_F_INDIRECT_DESC)
+#define EVENT_IDX    FEATURE(VIRTIO_RING_F_EVENT_IDX)
+#define FLUSH	     FEATURE(VIRTIO_BLK_F_FLUSH)
+
+/* Both kinds of rings, with the ways of Linux and of simpler drivers. */
+static const uint64_t kinds[] = {
+    VERSION_1,
+    VERSION_1 | INDIRECT,
+    VERSION_1 | EVENT_IDX,
+    VERSION_1 | INDIRECT | EVENT_IDX | FLUSH,
+};
+#define KINDS ((int)(sizeof(kinds) / sizeof(kinds[0])))
+
+static struct fake_log logger;
+static struct ioreq_server *io;
+static struct guest *guest;
+static struct blk *blk;
+static struct virtio_mmio *dev;
+static struct driver drv;
+static int file = -1; /* the disk */
+static bool slow;
+static struct blk_req *kept[BLK_REQS];
+static unsigned nkept;
+
+struct blk_req *__real_blk_reap(struct blk *b);
+struct blk_req *__wrap_blk_reap(struct blk *b);
+unsigned __real_blk_inflight(const struct blk *b);
+unsigned __wrap_blk_inflight(const struct blk *b);
+
+struct blk_req *
+__wrap_blk_reap(struct blk *b)
+{
+	struct blk_req *req;
+
+	if (!slow)
+		return nkept > 0 ? kept[--nkept] : __real_blk_reap(b);
+	while ((req = __real_blk_reap(b)) != NULL)
+		kept[nkept++] = req;
+	return NULL;
+}
+
+unsigned
+__wrap_blk_inflight(const struct blk *b)
+{
+	return __real_blk_inflight(b) + nkept;
+}
+
+/*
+ * Once around the loop of vdisk.c, that never sleeps for long.
+ */
+static void
+step(void)
+{
+	struct pollfd fd[] = {
+	    {.fd = ioreq_fd(io), .events = POLLIN},
+	    {.fd = blk_fd(blk), .events = POLLIN},
+	};
+	struct access a;
+	bool hold = false, done;
+
+	while (ioreq_next(io, &a)) {
+		if (a.kind != ACCESS_INVALIDATE)
+			done = virtio_mmio_access(dev, &a);
+		else if ((done = virtio_mmio_idle(dev)))
+			guest_forget(guest);
+		if (done)
+			ioreq_done(io, &a);
+		else
+			hold = true;
+	}
+	if (virtio_mmio_run(dev, hold))
+		return;
+	poll(fd, 2, __real_blk_inflight(blk) > 0 ? 1 : 0);
+	if (fd[0].revents & POLLIN)
+		ck_assert_int_eq(ioreq_wake(io), 0);
+}
+
+static void
+steps(unsigned n)
+{
+	while (n-- > 0)
+		step();
+}
+
+static void
+setup(void)
+{
+	char path[32];
+
+	file = memfd_create("disk", MFD_CLOEXEC);
+	ck_assert_int_ne(file, -1);
+	ck_assert_int_eq(ftruncate(file, DISK), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
+	slow = false;
+	fake_log_init(&logger);
+	fake_xen_start(DOMID, VCPUS, RAM, RAM);
+	blk = blk_open(&logger.logger, path, false, "serial 1");
+	ck_assert_ptr_nonnull(blk);
+	guest = guest_open(&logger.logger, DOMID);
+	ck_assert_ptr_nonnull(guest);
+	io = ioreq_open(&logger.logger, DOMID, BASE, VIRTIO_MMIO_SIZE, IRQ);
+	ck_assert_ptr_nonnull(io);
+	dev = virtio_mmio_open(&logger.logger, io, guest, blk);
+	ck_assert_ptr_nonnull(dev);
+	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
+	drv.step = step;
+}
+
+static void
+start(int kind, uint16_t num)
+{
+	drv.indirect = true;
+	driver_start(&drv, kinds[kind], num);
+}
+
+/* Memory that differs everywhere, by 'seed'. */
+static uint64_t
+pattern(uint32_t len, uint32_t seed)
+{
+	uint64_t gpa = driver_alloc(&drv, len, 16);
+	uint32_t *p = fake_xen_ram(gpa), i;
+
+	for (i = 0; i < len / 4; i++)
+		p[i] = (seed + 1) * 0x9e3779b1u + i * 2654435761u;
+	return gpa;
+}
+
+/* Whether the file has at 'sector' what the guest has at 'gpa'. */
+static bool
+in_file(uint64_t sector, uint64_t gpa, uint32_t len)
+{
+	char *buf = malloc(len);
+	bool same = pread(file, buf, len, sector * SECTOR) == (ssize_t)len &&
+		    memcmp(buf, fake_xen_ram(gpa), len) == 0;
+
+	free(buf);
+	return same;
+}
+
+/* 'n' writes of 4096 bytes each are with the disk, which does not finish. */
+static void
+fill_disk_queue(unsigned n)
+{
+	uint64_t gpa = pattern(4096, 11);
+	unsigned i;
+
+	slow = true;
+	for (i = 0; i < n; i++)
+		ck_assert_int_ge(
+		    driver_request(&drv, VIRTIO_BLK_T_OUT, 8 * i, gpa, 4096),
+		    0);
+	driver_kick(&drv);
+	driver_patience(&drv);
+	while (blk_inflight(blk) != n)
+		driver_wait(&drv);
+}
+
+START_TEST(negotiation_as_linux_does_it_ends_with_a_disk)
+{
+	driver_start(
+	    &drv, UINT64_MAX & ~FEATURE(VIRTIO_F_ACCESS_PLATFORM), 256);
+	ck_assert_uint_eq(drv.features & (VERSION_1 | INDIRECT | EVENT_IDX),
+	    VERSION_1 | INDIRECT | EVENT_IDX);
+	ck_assert_uint_eq(
+	    driver_read(&drv, VIRTIO_MMIO_CONFIG) |
+		(uint64_t)driver_read(&drv, VIRTIO_MMIO_CONFIG + 4) << 32,
+	    DISK / SECTOR);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, pattern(4096, 1), 4096),
+	    VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(nothing_is_offered_that_needs_more_than_foreign_mappings)
+{
+	driver_negotiate(&drv, 0);
+	ck_assert_uint_eq(drv.offered & FEATURE(VIRTIO_F_ACCESS_PLATFORM), 0);
+	ck_assert_uint_eq(drv.offered & FEATURE(VIRTIO_F_RING_PACKED), 0);
+}
+END_TEST
+
+START_TEST(data_written_is_in_the_file_and_is_read_back)
+{
+	const uint32_t len = 64 << 10;
+	uint64_t out, in;
+
+	start(_i, 16);
+	out = pattern(len, 2);
+	in = driver_alloc(&drv, len, 16);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 24, out, len), VIRTIO_BLK_S_OK);
+	ck_assert(in_file(24, out, len));
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_IN, 24, in, len), VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), len);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(drv.interrupts, 3);
+	ck_assert_uint_eq(drv.spurious, 0);
+}
+END_TEST
+
+START_TEST(the_used_length_is_what_was_written_to_memory)
+{
+	uint64_t gpa;
+	int head;
+
+	start(_i, 16);
+	gpa = pattern(8192, 3);
+	head = driver_request(&drv, VIRTIO_BLK_T_IN, 0, gpa, 8192);
+	driver_kick(&drv);
+	driver_drain(&drv);
+	ck_assert_uint_eq(drv.written[head], 8193);
+	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 8192);
+	driver_kick(&drv);
+	driver_drain(&drv);
+	ck_assert_uint_eq(drv.written[head], 1);
+}
+END_TEST
+
+START_TEST(the_serial_can_be_asked_for)
+{
+	uint64_t gpa;
+
+	start(_i, 16);
+	gpa = pattern(VIRTIO_BLK_ID_BYTES, 4);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_GET_ID, 0, gpa, VIRTIO_BLK_ID_BYTES),
+	    VIRTIO_BLK_S_OK);
+	ck_assert_str_eq(fake_xen_ram(gpa), "serial 1");
+}
+END_TEST
+
+START_TEST(any_framing_gives_the_same_data)
+{
+	static const uint32_t pieces[] = {0, 1, 7, 16, 100, 511, 513};
+	const uint32_t len = 1024;
+	uint64_t out, in;
+	unsigned i;
+
+	start(_i, 256);
+	for (i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+		/* A direct chain of 1041 bytes would not fit the queue. */
+		drv.piece = pieces[i];
+		if (pieces[i] == 1)
+			drv.piece = 5;
+		out = pattern(len, i);
+		in = driver_alloc(&drv, len, 1);
+		ck_assert_uint_eq(
+		    driver_io(&drv, VIRTIO_BLK_T_OUT, 2 * i, out, len),
+		    VIRTIO_BLK_S_OK);
+		ck_assert(in_file(2 * i, out, len));
+		ck_assert_uint_eq(
+		    driver_io(&drv, VIRTIO_BLK_T_IN, 2 * i, in, len),
+		    VIRTIO_BLK_S_OK);
+		ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), len);
+	}
+}
+END_TEST
+
+START_TEST(header_and_data_and_status_may_share_buffers)
+{
+	const uint32_t len = 512;
+	uint64_t out, in;
+	struct virtio_blk_outhdr *hdr;
+	struct driver_buf buf[2];
+
+	start(_i, 16);
+	out = driver_alloc(&drv, 16 + len + 1, 16);
+	in = driver_alloc(&drv, 16 + len + 1, 16);
+	hdr = fake_xen_ram(out);
+	*hdr =
+	    (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_OUT, .sector = 9};
+	memset(hdr + 1, 0x77, len);
+	buf[0] = (struct driver_buf){out, 16 + len, false};
+	buf[1] = (struct driver_buf){out + 16 + len, 1, true};
+	*(uint8_t *)fake_xen_ram(buf[1].gpa) = 0xff;
+	driver_add(&drv, buf, 2);
+	driver_kick(&drv);
+	driver_drain(&drv);
+	ck_assert_uint_eq(*(uint8_t *)fake_xen_ram(buf[1].gpa), 0);
+	ck_assert(in_file(9, out + 16, len));
+
+	hdr = fake_xen_ram(in);
+	*hdr = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN, .sector = 9};
+	buf[0] = (struct driver_buf){in, 16, false};
+	buf[1] = (struct driver_buf){in + 16, len + 1, true};
+	*(uint8_t *)fake_xen_ram(in + 16 + len) = 0xff;
+	driver_add(&drv, buf, 2);
+	driver_kick(&drv);
+	driver_drain(&drv);
+	ck_assert_uint_eq(*(uint8_t *)fake_xen_ram(in + 16 + len), 0);
+	ck_assert_mem_eq(fake_xen_ram(in + 16), fake_xen_ram(out + 16), len);
+}
+END_TEST
+
+START_TEST(many_requests_all_come_back_right)
+{
+	enum { N = 2000, LEN = 4096 };
+	static uint32_t seed[DISK / LEN];
+	uint64_t out[64], gpa;
+	unsigned i, at;
+	uint32_t *p;
+
+	start(_i, 64);
+	for (i = 0; i < 64; i++)
+		out[i] = driver_alloc(&drv, LEN, LEN);
+	srand(1);
+	for (i = 0; i < N; i++) {
+		/* A buffer is free again when its turn's requests are. */
+		if (i % 64 == 0) {
+			driver_kick(&drv);
+			driver_drain(&drv);
+		}
+		at = (unsigned)rand() % (DISK / LEN);
+		/* Two writes to one place would have no order. */
+		while (seed[at] / 64 == i / 64 + 1)
+			at = (at + 1) % (DISK / LEN);
+		seed[at] = i + 64;
+		p = fake_xen_ram(out[i % 64]);
+		p[0] = p[LEN / 4 - 1] = seed[at];
+		while (driver_request(&drv, VIRTIO_BLK_T_OUT,
+			   at * (LEN / SECTOR), out[i % 64], LEN) < 0) {
+			driver_kick(&drv);
+			driver_wait(&drv);
+			driver_interrupt(&drv);
+		}
+		if (i % 5 == 0)
+			driver_kick(&drv);
+	}
+	driver_kick(&drv);
+	driver_drain(&drv);
+	gpa = driver_alloc(&drv, LEN, LEN);
+	p = fake_xen_ram(gpa);
+	for (at = 0; at < DISK / LEN; at += 7) {
+		ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_IN,
+				      at * (LEN / SECTOR), gpa, LEN),
+		    VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(p[0], seed[at]);
+		ck_assert_uint_eq(p[LEN / 4 - 1], seed[at]);
+	}
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(a_request_larger_than_the_queue_waits_for_nobody)
+{
+	uint64_t gpa;
+
+	start(_i, 4);
+	gpa = pattern(MIB, 5);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, MIB), VIRTIO_BLK_S_OK);
+	ck_assert(in_file(0, gpa, MIB));
+}
+END_TEST
+
+START_TEST(the_second_bank_takes_rings_and_data)
+{
+	uint64_t out, in;
+
+	driver_init(&drv, BASE, FAKE_XEN_HIGH, RAM);
+	drv.step = step;
+	start(_i, 32);
+	ck_assert_uint_ge(drv.desc, FAKE_XEN_HIGH);
+	out = pattern(MIB, 6);
+	in = driver_alloc(&drv, MIB, 1);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, out, MIB), VIRTIO_BLK_S_OK);
+	ck_assert(in_file(8, out, MIB));
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_IN, 8, in, MIB), VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), MIB);
+	/* Nothing of it went to the same address in the first bank. */
+	ck_assert_uint_eq(*(uint32_t *)fake_xen_ram(FAKE_XEN_LOW), 0);
+}
+END_TEST
+
+START_TEST(four_vcpus_may_touch_the_device_at_once)
+{
+	unsigned vcpu, round;
+	uint64_t gpa;
+
+	start(_i, 64);
+	gpa = pattern(4096, 7);
+	for (round = 0; round < 200; round++) {
+		int head = driver_request(
+		    &drv, VIRTIO_BLK_T_OUT, 8 * round, gpa, 4096);
+
+		ck_assert_int_ge(head, 0);
+		driver_begin(&drv, 0, true, VIRTIO_MMIO_QUEUE_NOTIFY, 4, 0);
+		driver_begin(
+		    &drv, 1, false, VIRTIO_MMIO_INTERRUPT_STATUS, 4, 0);
+		driver_begin(&drv, 2, false, VIRTIO_MMIO_MAGIC_VALUE, 4, 0);
+		driver_begin(&drv, 3, false, VIRTIO_MMIO_CONFIG, 8, 0);
+		for (vcpu = 4; vcpu-- > 0;) {
+			uint64_t data = driver_end(&drv, vcpu);
+
+			if (vcpu == 2)
+				ck_assert_uint_eq((uint32_t)data, 0x74726976);
+			if (vcpu == 3)
+				ck_assert_uint_eq(data, DISK / SECTOR);
+		}
+		drv.vcpu = round % VCPUS;
+		driver_until(&drv, head);
+		ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_OK);
+	}
+}
+END_TEST
+
+START_TEST(a_batch_costs_one_interrupt)
+{
+	start(_i, 64);
+	fill_disk_queue(20);
+	driver_patience(&drv);
+	while (nkept < 20)
+		driver_wait(&drv);
+	ck_assert_uint_eq(fake_xen_irq_raised(), 0);
+	ck_assert_uint_eq(driver_used(&drv)->idx, 0);
+	slow = false;
+	driver_drain(&drv);
+	ck_assert_uint_eq(fake_xen_irq_raised(), 1);
+	ck_assert_uint_eq(drv.interrupts, 1);
+}
+END_TEST
+
+START_TEST(kicks_are_suppressed_while_the_device_is_looking_anyway)
+{
+	uint64_t gpa;
+	unsigned i;
+
+	start(_i, 256);
+	gpa = pattern(512, 9);
+	for (i = 0; i < 50; i++)
+		driver_request(&drv, VIRTIO_BLK_T_OUT, i, gpa, 512);
+	ck_assert(driver_kick(&drv));
+	driver_drain(&drv);
+	ck_assert_uint_eq(drv.kicks, 1);
+	/* And asked for again when it sleeps, or nothing would move. */
+	steps(3);
+	driver_request(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 512);
+	ck_assert(driver_kick(&drv));
+	driver_drain(&drv);
+}
+END_TEST
+
+START_TEST(a_kick_is_answered_before_the_disk_is_done)
+{
+	uint64_t gpa;
+
+	start(_i, 16);
+	gpa = pattern(512, 10);
+	slow = true;
+	driver_request(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 512);
+	ck_assert(driver_kick(&drv));
+	steps(2);
+	ck_assert_uint_eq(drv.inflight, 1);
+	ck_assert_uint_eq(driver_used(&drv)->idx, 0);
+	slow = false;
+	driver_drain(&drv);
+}
+END_TEST
+
+static bool
+waits(unsigned vcpu)
+{
+	uint64_t data;
+
+	steps(5);
+	return !fake_xen_answered(vcpu, &data);
+}
+
+START_TEST(a_reset_waits_for_requests_in_flight)
+{
+	start(_i, 64);
+	fill_disk_queue(10);
+	driver_begin(&drv, 0, true, VIRTIO_MMIO_STATUS, 4, 0);
+	ck_assert(waits(0));
+	/* Other vCPUs are served meanwhile, and see the old life. */
+	ck_assert_uint_eq(
+	    (drv.vcpu = 1, driver_read(&drv, VIRTIO_MMIO_STATUS)), 15);
+	slow = false;
+	driver_end(&drv, 0);
+	ck_assert_uint_eq(blk_inflight(blk), 0);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 0);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_QUEUE_READY), 0);
+}
+END_TEST
+
+START_TEST(after_a_reset_guest_memory_is_left_alone)
+{
+	uint8_t *rings;
+	uint64_t gpa, len;
+
+	start(_i, 64);
+	fill_disk_queue(10);
+	driver_begin(&drv, 0, true, VIRTIO_MMIO_STATUS, 4, 0);
+	/* Not to be taken any more: */
+	gpa = pattern(512, 12);
+	driver_request(&drv, VIRTIO_BLK_T_OUT, 1000, gpa, 512);
+	driver_begin(&drv, 1, true, VIRTIO_MMIO_QUEUE_NOTIFY, 4, 0);
+	driver_end(&drv, 1);
+	slow = false;
+	driver_end(&drv, 0);
+	rings = fake_xen_ram(drv.desc);
+	len = drv.heap - drv.desc;
+	memset(rings, 0xee, len);
+	ck_assert_uint_eq(blk_inflight(blk), 0);
+	steps(100);
+	ck_assert(rings[0] == 0xee && memcmp(rings, rings + 1, len - 1) == 0);
+	ck_assert(!in_file(1000, gpa, 512));
+}
+END_TEST
+
+START_TEST(a_reset_device_works_again)
+{
+	uint64_t out;
+	unsigned i;
+
+	for (i = 0; i < 5; i++) {
+		start(_i, 64 >> i);
+		out = pattern(4096, i);
+		ck_assert_uint_eq(
+		    driver_io(&drv, VIRTIO_BLK_T_OUT, i, out, 4096),
+		    VIRTIO_BLK_S_OK);
+		ck_assert(in_file(i, out, 4096));
+		if (i % 2 == 0)
+			fill_disk_queue(1);
+		slow = false;
+		driver_reset(&drv);
+		/* Interrupts of the old life are gone. */
+		fake_xen_irq_take();
+		ck_assert_uint_eq(
+		    driver_read(&drv, VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+		ck_assert(!fake_xen_irq_up());
+	}
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(disabling_the_queue_waits_for_requests_in_flight)
+{
+	start(_i, 64);
+	fill_disk_queue(10);
+	driver_begin(&drv, 0, true, VIRTIO_MMIO_QUEUE_READY, 4, 0);
+	ck_assert(waits(0));
+	drv.vcpu = 1;
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_QUEUE_READY), 1);
+	slow = false;
+	driver_end(&drv, 0);
+	ck_assert_uint_eq(blk_inflight(blk), 0);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_QUEUE_READY), 0);
+	/* What was in flight has been returned. */
+	driver_drain(&drv);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 15);
+}
+END_TEST
+
+START_TEST(pages_given_back_are_unmapped_when_nothing_is_in_flight)
+{
+	start(_i, 64);
+	fill_disk_queue(10);
+	ck_assert_uint_gt(fake_xen_mapped(0), 0);
+	driver_invalidate(&drv, 0);
+	ck_assert(waits(0));
+	ck_assert_uint_gt(fake_xen_mapped(0), 0);
+	slow = false;
+	driver_end(&drv, 0);
+	driver_drain(&drv);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 15);
+}
+END_TEST
+
+START_TEST(new_requests_wait_until_pages_are_given_back)
+{
+	uint64_t gpa;
+
+	start(_i, 64);
+	fill_disk_queue(10);
+	driver_invalidate(&drv, 0);
+	ck_assert(waits(0));
+	gpa = pattern(512, 13);
+	driver_request(&drv, VIRTIO_BLK_T_OUT, 1000, gpa, 512);
+	driver_begin(&drv, 1, true, VIRTIO_MMIO_QUEUE_NOTIFY, 4, 0);
+	driver_end(&drv, 1);
+	steps(10);
+	ck_assert_uint_eq(blk_inflight(blk), 10);
+	slow = false;
+	driver_end(&drv, 0);
+	driver_drain(&drv);
+	ck_assert(in_file(1000, gpa, 512));
+}
+END_TEST
+
+START_TEST(a_page_that_changed_hands_is_used_anew)
+{
+	uint64_t gpa;
+
+	start(_i, 64);
+	gpa = driver_alloc(&drv, 4096, 4096);
+	memset(fake_xen_ram(gpa), 0x11, 4096);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 4096), VIRTIO_BLK_S_OK);
+	fake_xen_take_page(gpa);
+	driver_invalidate(&drv, 0);
+	driver_end(&drv, 0);
+	fake_xen_give_page(gpa);
+	memset(fake_xen_ram(gpa), 0x22, 4096);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 4096), VIRTIO_BLK_S_OK);
+	ck_assert(in_file(0, gpa, 4096));
+}
+END_TEST
+
+START_TEST(data_in_a_hole_is_the_drivers_fault)
+{
+	uint64_t gpa;
+	int head;
+
+	start(_i, 64);
+	gpa = driver_alloc(&drv, 4096, 4096);
+	fake_xen_take_page(gpa);
+	driver_invalidate(&drv, 0);
+	driver_end(&drv, 0);
+	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 4096);
+	ck_assert_int_ge(head, 0);
+	driver_kick(&drv);
+	driver_patience(&drv);
+	while (!fake_xen_irq_up())
+		driver_wait(&drv);
+	fake_xen_irq_take();
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_INTERRUPT_STATUS),
+	    VIRTIO_MMIO_INT_CONFIG);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS),
+	    15 | VIRTIO_CONFIG_S_NEEDS_RESET);
+	ck_assert_uint_eq(driver_used(&drv)->idx, 0);
+	ck_assert_uint_eq(logger.lines, 1);
+	driver_reset(&drv);
+	fake_xen_give_page(gpa);
+	start(_i, 64);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 4096), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+START_TEST(after_a_fault_what_is_in_flight_does_not_return_and_a_reset_helps)
+{
+	uint64_t gpa;
+
+	start(_i, 64);
+	fill_disk_queue(10);
+	driver_avail(&drv)->ring[drv.avail_idx % drv.num] = 0xffff;
+	driver_avail(&drv)->idx = drv.avail_idx + 1;
+	driver_write(&drv, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	steps(5);
+	ck_assert_uint_eq(
+	    driver_read(&drv, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET,
+	    VIRTIO_CONFIG_S_NEEDS_RESET);
+	driver_begin(&drv, 0, true, VIRTIO_MMIO_STATUS, 4, 0);
+	ck_assert(waits(0));
+	slow = false;
+	driver_end(&drv, 0);
+	driver_reset(&drv);
+	start(_i, 64);
+	gpa = pattern(512, 14);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 512), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+START_TEST(beyond_the_end_nothing_is_written_and_the_queue_goes_on)
+{
+	const uint64_t end = DISK / SECTOR;
+	uint64_t gpa;
+
+	start(_i, 64);
+	gpa = pattern(1024, 15);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, end, gpa, 512),
+	    VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, end - 1, gpa, 1024),
+	    VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_IN, UINT64_MAX, gpa, 512),
+	    VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, UINT64_MAX / 512 + 1, gpa, 512),
+	    VIRTIO_BLK_S_IOERR);
+	ck_assert_int_eq(lseek(file, 0, SEEK_END), DISK);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, end - 2, gpa, 1024),
+	    VIRTIO_BLK_S_OK);
+	ck_assert(in_file(end - 2, gpa, 1024));
+}
+END_TEST
+
+START_TEST(a_polling_driver_needs_no_interrupts)
+{
+	uint64_t gpa;
+	unsigned i;
+
+	start(_i, 16);
+	driver_avail(&drv)->flags = VRING_AVAIL_F_NO_INTERRUPT;
+	*driver_used_event(&drv) = 0x8000;
+	gpa = pattern(512, 16);
+	for (i = 0; i < 100; i++) {
+		ck_assert_int_ge(
+		    driver_request(&drv, VIRTIO_BLK_T_OUT, i, gpa, 512), 0);
+		driver_kick(&drv);
+		driver_patience(&drv);
+		while (!driver_take(&drv))
+			driver_wait(&drv);
+	}
+	ck_assert_uint_eq(fake_xen_irq_raised(), 0);
+}
+END_TEST
+
+START_TEST(the_ring_index_may_wrap)
+{
+	uint64_t gpa;
+	unsigned i;
+	int head;
+
+	/* 65536 requests and some, 32 at a time. */
+	start(_i, 128);
+	gpa = pattern(512, 17);
+	for (i = 0; i < 65536 / 32 + 4; i++) {
+		do
+			head = driver_request(
+			    &drv, VIRTIO_BLK_T_GET_ID, 0, gpa, 20);
+		while (head >= 0 && drv.inflight < 32);
+		driver_kick(&drv);
+		driver_drain(&drv);
+	}
+	ck_assert_uint_lt(drv.used_idx, 1000);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 3, gpa, 512), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(memory_is_mapped_once_not_per_request)
+{
+	uint64_t gpa;
+	unsigned i, calls;
+
+	start(_i, 64);
+	gpa = pattern(64 << 10, 18);
+	driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 64 << 10);
+	calls = fake_xen_calls(XC_MAP2);
+	for (i = 0; i < 100; i++)
+		driver_io(&drv, VIRTIO_BLK_T_OUT, i, gpa, 64 << 10);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), calls);
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite *suite = suite_create("device");
+	TCase *tc = tcase_create("device");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+#define ONCE(test) tcase_add_test(tc, test)
+#define KIND(test) tcase_add_loop_test(tc, test, 0, KINDS)
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, setup, NULL);
+	ONCE(negotiation_as_linux_does_it_ends_with_a_disk);
+	ONCE(nothing_is_offered_that_needs_more_than_foreign_mappings);
+	KIND(data_written_is_in_the_file_and_is_read_back);
+	KIND(the_used_length_is_what_was_written_to_memory);
+	KIND(the_serial_can_be_asked_for);
+	KIND(any_framing_gives_the_same_data);
+	KIND(header_and_data_and_status_may_share_buffers);
+	KIND(many_requests_all_come_back_right);
+	KIND(a_request_larger_than_the_queue_waits_for_nobody);
+	KIND(the_second_bank_takes_rings_and_data);
+	KIND(four_vcpus_may_touch_the_device_at_once);
+	KIND(a_batch_costs_one_interrupt);
+	KIND(kicks_are_suppressed_while_the_device_is_looking_anyway);
+	KIND(a_kick_is_answered_before_the_disk_is_done);
+	KIND(a_reset_waits_for_requests_in_flight);
+	KIND(after_a_reset_guest_memory_is_left_alone);
+	KIND(a_reset_device_works_again);
+	KIND(disabling_the_queue_waits_for_requests_in_flight);
+	KIND(pages_given_back_are_unmapped_when_nothing_is_in_flight);
+	KIND(new_requests_wait_until_pages_are_given_back);
+	KIND(a_page_that_changed_hands_is_used_anew);
+	KIND(data_in_a_hole_is_the_drivers_fault);
+	KIND(after_a_fault_what_is_in_flight_does_not_return_and_a_reset_helps);
+	KIND(beyond_the_end_nothing_is_written_and_the_queue_goes_on);
+	KIND(a_polling_driver_needs_no_interrupts);
+	KIND(the_ring_index_may_wrap);
+	KIND(memory_is_mapped_once_not_per_request);
+	suite_add_tcase(suite, tc);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}

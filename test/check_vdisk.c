@@ -1,0 +1,838 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The program as it is shipped, on the fake host: its arguments, what it says
+ * and how it exits, and a guest that uses the disk from another process.
+ *
+ * The program is $VDISK (./vdisk), the libraries that stand before Xen's are
+ * in $FAKE_XEN_LIBS (build/test/lib).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <check.h>
+#include <linux/capability.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
+
+#include "driver.h"
+#include "fake_xen.h"
+
+#define DOMID	 7
+#define BASE	 0x2000000ULL
+#define BASE_ARG "0x2000000"
+#if defined(__aarch64__)
+#define IRQ	"33"
+#define BAD_IRQ "31"
+#else
+#define IRQ	"5"
+#define BAD_IRQ "16"
+#endif
+#define MIB	     (1ULL << 20)
+#define RAM	     (64 * MIB)
+#define DISK	     (32 * MIB)
+#define SECTOR	     512
+#define ARGS_MAX     12
+
+#define FEATURE(bit) (1ULL << (bit))
+#define MODERN                                                                 \
+	(FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |  \
+	    FEATURE(VIRTIO_RING_F_EVENT_IDX) | FEATURE(VIRTIO_BLK_F_FLUSH))
+
+/* How a child is to be run otherwise than usual. */
+enum {
+	NO_STDOUT = 1 << 0,  /* closed */
+	NO_STREAMS = 1 << 1, /* all three closed */
+	NO_READER = 1 << 2,  /* stdout is a pipe that nobody reads */
+	NO_POWERS = 1 << 3,  /* root that file permissions apply to */
+};
+
+static char disk[64]; /* path of the open file below, which has no other */
+static int file = -1;
+static pid_t child;
+static int child_out = -1, child_err = -1;
+static struct driver drv;
+
+static void
+setup(void)
+{
+	char name[] = "/tmp/vdisk-check-XXXXXX";
+
+	file = mkostemp(name, O_CLOEXEC);
+	ck_assert_int_ne(file, -1);
+	unlink(name);
+	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
+	ck_assert_int_eq(ftruncate(file, DISK), 0);
+	fake_xen_start(DOMID, 2, RAM, 0);
+	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
+}
+
+/* A test that fails leaves this to become_vdisk(). */
+static void
+teardown(void)
+{
+	if (child > 0 && kill(child, SIGKILL) == 0)
+		waitpid(child, NULL, 0);
+}
+
+static const char *
+environment(const char *name, const char *otherwise)
+{
+	const char *value = getenv(name);
+
+	return value != NULL ? value : otherwise;
+}
+
+static void
+become_vdisk(char **argv, int how, int out, int err)
+{
+	/* Nothing of a test that fails stays behind. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	dup2(out, STDOUT_FILENO);
+	dup2(err, STDERR_FILENO);
+	if (how & (NO_STDOUT | NO_STREAMS))
+		close(STDOUT_FILENO);
+	if (how & NO_STREAMS) {
+		close(STDIN_FILENO);
+		close(STDERR_FILENO);
+	}
+	if (how & NO_POWERS) {
+		prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE);
+		prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH);
+	}
+	setenv("LD_LIBRARY_PATH",
+	    environment("FAKE_XEN_LIBS", "build/test/lib"), 1);
+	signal(SIGPIPE, SIG_DFL);
+	execv(environment("VDISK", "./vdisk"), argv);
+	_exit(127);
+}
+
+/*
+ * Start vdisk with the arguments in 'args', which a NULL ends.
+ */
+static void
+start(const char *const *args, int how)
+{
+	char *argv[ARGS_MAX + 2] = {(char *)"vdisk"};
+	int out[2], i;
+
+	for (i = 0; args[i] != NULL; i++) {
+		ck_assert_int_lt(i, ARGS_MAX);
+		argv[i + 1] = (char *)args[i];
+	}
+	ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
+	child_err = memfd_create("stderr", MFD_CLOEXEC);
+	setenv("FAKE_XEN", fake_xen_path(), 1);
+	if (how & NO_READER)
+		close(out[0]);
+	child = fork();
+	ck_assert_int_ne(child, -1);
+	if (child == 0)
+		become_vdisk(argv, how, out[1], child_err);
+	close(out[1]);
+	child_out = how & NO_READER ? -1 : out[0];
+}
+
+/*
+ * Its exit status, which is waited for; -1 if a signal killed it.
+ */
+static int
+finish(void)
+{
+	int pidfd = syscall(SYS_pidfd_open, child, 0), status;
+	struct pollfd fd = {.fd = pidfd, .events = POLLIN};
+
+	ck_assert_int_ne(pidfd, -1);
+	ck_assert_msg(
+	    poll(&fd, 1, DRIVER_PATIENCE_MS) == 1, "vdisk does not exit");
+	close(pidfd);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	child = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int
+run(const char *const *args, int how)
+{
+	start(args, how);
+	return finish();
+}
+
+/* Everything on stdout up to its end. */
+static const char *
+output(void)
+{
+	static char text[8192];
+	size_t len = 0;
+	ssize_t n;
+
+	while ((n = read(child_out, text + len, sizeof(text) - 1 - len)) > 0)
+		len += n;
+	text[len] = '\0';
+	return text;
+}
+
+static const char *
+errors(void)
+{
+	static char text[8192];
+	ssize_t n = pread(child_err, text, sizeof(text) - 1, 0);
+
+	text[n > 0 ? n : 0] = '\0';
+	return text;
+}
+
+static void
+assert_one_line(const char *text)
+{
+	const char *end = strchr(text, '\n');
+
+	ck_assert_msg(end != NULL && end != text && end[1] == '\0',
+	    "not one line: '%s'", text);
+}
+
+static void
+assert_mentions(const char *text, const char *what)
+{
+	ck_assert_msg(
+	    strstr(text, what) != NULL, "'%s' is not in: %s", what, text);
+}
+
+/*
+ * Start vdisk on the disk and wait until the guest may run.
+ */
+static void
+serve(int how)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+	struct timespec ms = {.tv_nsec = 1000000};
+	unsigned i;
+
+	start(args, how);
+	if (how == 0) {
+		ck_assert_str_eq(output(), "ready\n");
+		return;
+	}
+	/* It cannot say so; its channels are bound last. */
+	for (i = 0; fake_xen_server_bound(0) < 2; i++) {
+		ck_assert_uint_lt(i, DRIVER_PATIENCE_MS);
+		ck_assert_int_eq(waitpid(child, NULL, WNOHANG), 0);
+		nanosleep(&ms, NULL);
+	}
+}
+
+static void
+guest(void)
+{
+	drv.indirect = true;
+	driver_start(&drv, MODERN, 64);
+}
+
+static uint64_t
+pattern(uint32_t len, uint32_t seed)
+{
+	uint64_t gpa = driver_alloc(&drv, len, 16);
+	uint32_t *p = fake_xen_ram(gpa), i;
+
+	for (i = 0; i < len / 4; i++)
+		p[i] = (seed + 1) * 0x9e3779b1u + i * 2654435761u;
+	return gpa;
+}
+
+static bool
+in_file(uint64_t sector, uint64_t gpa, uint32_t len)
+{
+	char *buf = malloc(len);
+	bool same = pread(file, buf, len, sector * SECTOR) == (ssize_t)len &&
+		    memcmp(buf, fake_xen_ram(gpa), len) == 0;
+
+	free(buf);
+	return same;
+}
+
+/* One request out and in again, the disk at work. */
+static void
+exercise(unsigned seed)
+{
+	uint64_t out = pattern(4096, seed), in = pattern(4096, ~seed);
+
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, seed, out, 4096),
+	    VIRTIO_BLK_S_OK);
+	ck_assert(in_file(seed, out, 4096));
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_IN, seed, in, 4096), VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), 4096);
+}
+
+static const struct {
+	const char *name; /* in the message, and so is the value */
+	const char *value;
+	const char *args[ARGS_MAX];
+} wrong[] = {
+    {"DOMID", "x", {"x", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "''", {"", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "0x", {"0x", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "12a", {"12a", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "+7", {"+7", BASE_ARG, IRQ, "p"}},
+    {"DOMID", " 7", {" 7", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "7 ", {"7 ", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "-7", {"--", "-7", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "32752", {"32752", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "65543", {"65543", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "4294967303", {"4294967303", BASE_ARG, IRQ, "p"}},
+    {"DOMID", "18446744073709551623",
+	{"18446744073709551623", BASE_ARG, IRQ, "p"}},
+    {"MMIO_BASE", "2000000h", {"7", "2000000h", IRQ, "p"}},
+    {"MMIO_BASE", "0x200g", {"7", "0x200g", IRQ, "p"}},
+    {"MMIO_BASE", "0x2000100", {"7", "0x2000100", IRQ, "p"}},
+    {"MMIO_BASE", "0x2000001", {"7", "0x2000001", IRQ, "p"}},
+    {"MMIO_BASE", "0xfffffffffffffe00", {"7", "0xfffffffffffffe00", IRQ, "p"}},
+    {"MMIO_BASE", "0x10000000002000000",
+	{"7", "0x10000000002000000", IRQ, "p"}},
+    {"IRQ", "five", {"7", BASE_ARG, "five", "p"}},
+    {"IRQ", "0", {"7", BASE_ARG, "0", "p"}},
+    {"IRQ", BAD_IRQ, {"7", BASE_ARG, BAD_IRQ, "p"}},
+    {"IRQ", "1020", {"7", BASE_ARG, "1020", "p"}},
+    {"IRQ", "4294967301", {"7", BASE_ARG, "4294967301", "p"}},
+    {"SERIAL", "123456789012345678901",
+	{"-s", "123456789012345678901", "7", BASE_ARG, IRQ, "p"}},
+    {"usage", "DOMID", {NULL}},
+    {"usage", "PATH", {"7", BASE_ARG, IRQ}},
+    {"usage", "PATH", {"7", BASE_ARG, IRQ, "p", "q"}},
+    {"option", "x", {"-x", "7", BASE_ARG, IRQ, "p"}},
+    {"option", "bogus", {"--bogus", "7", BASE_ARG, IRQ, "p"}},
+    {"option", "read-only", {"--read-only=1", "7", BASE_ARG, IRQ, "p"}},
+    {"option", "s", {"7", BASE_ARG, IRQ, "p", "-s"}},
+};
+
+START_TEST(a_wrong_argument_gets_one_line_that_names_it)
+{
+	ck_assert_int_eq(run(wrong[_i].args, 0), 2);
+	assert_one_line(errors());
+	assert_mentions(errors(), wrong[_i].name);
+	assert_mentions(errors(), wrong[_i].value);
+	ck_assert_str_eq(output(), "");
+	ck_assert_uint_eq(fake_xen_calls(XC_DEVICEMODEL_OPEN), 0);
+}
+END_TEST
+
+static void
+assert_refused(const char *what)
+{
+	assert_one_line(errors());
+	assert_mentions(errors(), what);
+	ck_assert_str_eq(output(), "");
+	ck_assert(!fake_xen_server_enabled(0));
+}
+
+START_TEST(a_path_that_is_no_disk_is_refused)
+{
+	const char *const paths[] = {
+	    "/tmp", "/nonexistent/disk", "/dev/null", ""};
+	const char *args[] = {"7", BASE_ARG, IRQ, paths[_i], NULL};
+
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused(paths[_i]);
+}
+END_TEST
+
+START_TEST(a_pipe_as_path_is_refused_and_not_waited_for)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+	int fd[2];
+
+	ck_assert_int_eq(pipe2(fd, O_CLOEXEC), 0);
+	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), fd[0]);
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused(disk);
+}
+END_TEST
+
+START_TEST(an_empty_disk_is_refused)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+
+	ck_assert_int_eq(ftruncate(file, 0), 0);
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused(disk);
+}
+END_TEST
+
+START_TEST(a_disk_that_may_not_be_read_is_refused)
+{
+	const char *args[] = {"-r", "7", BASE_ARG, IRQ, disk, NULL};
+
+	ck_assert_int_eq(fchmod(file, 0), 0);
+	ck_assert_int_eq(run(args, NO_POWERS), 1);
+	assert_refused(disk);
+}
+END_TEST
+
+START_TEST(a_disk_that_may_not_be_written_is_refused)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+
+	ck_assert_int_eq(fchmod(file, 0400), 0);
+	ck_assert_int_eq(run(args, NO_POWERS), 1);
+	assert_refused(disk);
+}
+END_TEST
+
+START_TEST(a_domain_that_does_not_exist_is_refused)
+{
+	const char *args[] = {"8", BASE_ARG, IRQ, disk, NULL};
+
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused("domain 8");
+}
+END_TEST
+
+START_TEST(a_host_without_xen_is_refused)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+
+	fake_xen_fail(XC_DEVICEMODEL_OPEN, 1, ENOENT);
+	fake_xen_fail(XC_FOREIGNMEMORY_OPEN, 1, ENOENT);
+	fake_xen_fail(XC_EVTCHN_OPEN, 1, ENOENT);
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused("privileged command interface");
+}
+END_TEST
+
+static const struct {
+	enum fake_xen_call call;
+	int error;
+} refusals[] = {
+    {XC_CREATE_IOREQ_SERVER, ENOSPC},
+    {XC_CREATE_IOREQ_SERVER, EOPNOTSUPP},
+    {XC_MAP_RESOURCE, EINVAL},
+    {XC_MAP_IO_RANGE, EINVAL},
+    {XC_SET_IOREQ_SERVER_STATE, EPERM},
+    {XC_BIND_INTERDOMAIN, EINVAL},
+};
+
+START_TEST(what_xen_refuses_is_told_in_one_line)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+
+	fake_xen_fail(refusals[_i].call, 1, refusals[_i].error);
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused(strerror(refusals[_i].error));
+}
+END_TEST
+
+START_TEST(help_and_version_go_to_stdout)
+{
+	static const char *const args[][2] = {
+	    {"-h"}, {"--help"}, {"-V"}, {"--version"}};
+	const char *text;
+
+	ck_assert_int_eq(run(args[_i], 0), 0);
+	ck_assert_str_eq(errors(), "");
+	text = output();
+	assert_mentions(text, "vdisk");
+	if (_i < 2) {
+		assert_mentions(text, "DOMID");
+		assert_mentions(text, "MMIO_BASE");
+		assert_mentions(text, "IRQ");
+		assert_mentions(text, "PATH");
+		assert_mentions(text, "--read-only");
+		assert_mentions(text, "--serial");
+		assert_mentions(text, "--verbose");
+		assert_mentions(text, "--version");
+	} else
+		assert_one_line(text);
+}
+END_TEST
+
+START_TEST(ready_and_the_end_of_stdout_mean_that_the_guest_may_run)
+{
+	serve(0);
+	ck_assert(fake_xen_server_enabled(0));
+	ck_assert(fake_xen_server_claims(0, BASE));
+	ck_assert_uint_eq(fake_xen_server_bound(0), 2);
+	ck_assert_int_eq(kill(child, 0), 0);
+	ck_assert_str_eq(errors(), "");
+	guest();
+	exercise(1);
+}
+END_TEST
+
+START_TEST(numbers_may_be_decimal_or_hexadecimal)
+{
+	char irq[16];
+	const char *args[] = {"0x7", "33554432", irq, disk, NULL};
+
+	snprintf(irq, sizeof(irq), "0X%x", atoi(IRQ));
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	guest();
+	exercise(1);
+	ck_assert_uint_eq(fake_xen_irq_number(), atoi(IRQ));
+}
+END_TEST
+
+START_TEST(options_are_taken_in_their_long_and_short_forms)
+{
+	static const char *const forms[][2] = {
+	    {"-rvs", "twenty characters!!!"},
+	    {"--read-only", "--serial=twenty characters!!!"},
+	};
+	const char *args[] = {
+	    forms[_i][0], forms[_i][1], "7", BASE_ARG, IRQ, disk, NULL};
+	uint64_t gpa;
+
+	/* A disk that may only be read, without a way to write it. */
+	ck_assert_int_eq(fchmod(file, 0400), 0);
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	guest();
+	ck_assert(drv.offered & FEATURE(VIRTIO_BLK_F_RO));
+	gpa = pattern(512, 1);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 512), VIRTIO_BLK_S_IOERR);
+	ck_assert(!in_file(0, gpa, 512));
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_GET_ID, 0, gpa, 20), VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(fake_xen_ram(gpa), "twenty characters!!!", 20);
+}
+END_TEST
+
+START_TEST(the_disk_keeps_what_the_guest_writes)
+{
+	enum { N = 300, LEN = 65536 };
+	uint64_t gpa;
+	unsigned i;
+
+	serve(0);
+	guest();
+	gpa = pattern(LEN * 64, 1);
+	for (i = 0; i < N; i++) {
+		while (driver_request(&drv, VIRTIO_BLK_T_OUT,
+			   i * (LEN / SECTOR), gpa + i % 64 * LEN, LEN) < 0) {
+			driver_kick(&drv);
+			driver_drain(&drv);
+		}
+		if (i % 3 == 0)
+			driver_kick(&drv);
+	}
+	driver_kick(&drv);
+	driver_drain(&drv);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+	for (i = 0; i < N; i++)
+		ck_assert(in_file(i * (LEN / SECTOR), gpa + i % 64 * LEN, LEN));
+	ck_assert_uint_eq(drv.spurious, 0);
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+START_TEST(pages_given_back_are_unmapped)
+{
+	uint64_t gpa;
+
+	serve(0);
+	guest();
+	gpa = pattern(16 * MIB, 1);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 16 * MIB), 0);
+	ck_assert_uint_ge(fake_xen_mapped(child), 4096);
+	gpa = (gpa + 4095) / 4096 * 4096;
+	fake_xen_take_page(gpa);
+	driver_invalidate(&drv, 0);
+	driver_end(&drv, 0);
+	/* The rings are in use, so what is near them is mapped again. */
+	ck_assert_uint_le(fake_xen_mapped(child), 1024);
+	fake_xen_give_page(gpa);
+	memset(fake_xen_ram(gpa), 0x5a, 4096);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 4096), 0);
+	ck_assert(in_file(0, gpa, 4096));
+}
+END_TEST
+
+START_TEST(two_disks_of_a_guest_are_two_processes)
+{
+	const char *args[] = {"7", "0x2000200", "7", disk, NULL};
+	pid_t first, second;
+
+	args[2] = atoi(IRQ) > 15 ? "34" : "7";
+	serve(0);
+	first = child;
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	ck_assert(fake_xen_server_enabled(1));
+	guest();
+	exercise(1);
+	drv.base += 0x200;
+	driver_probe(&drv);
+	second = child;
+	child = first;
+	kill(child, SIGTERM);
+	ck_assert_int_eq(finish(), 0);
+	child = second;
+	/* It does not mind. */
+	driver_probe(&drv);
+}
+END_TEST
+
+START_TEST(a_signal_ends_it_when_what_is_in_flight_is_finished)
+{
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+	enum { N = 60, LEN = 256 << 10 };
+	int head[N];
+	uint64_t gpa[N], zeros;
+	unsigned i, done = 0;
+
+	serve(0);
+	guest();
+	zeros = driver_alloc(&drv, LEN, 1);
+	for (i = 0; i < N; i++) {
+		gpa[i] = pattern(LEN, i);
+		head[i] = driver_request(
+		    &drv, VIRTIO_BLK_T_OUT, i * (LEN / SECTOR), gpa[i], LEN);
+		ck_assert_int_ge(head[i], 0);
+	}
+	driver_kick(&drv);
+	driver_patience(&drv);
+	while (__atomic_load_n(&driver_used(&drv)->idx, __ATOMIC_ACQUIRE) <=
+	       4 * _i)
+		driver_wait(&drv);
+	kill(child, signals[_i % 3]);
+	ck_assert_int_eq(finish(), 0);
+	/* All or nothing of each, and what was done the guest was told. */
+	while (driver_take(&drv))
+		done++;
+	for (i = 0; i < N; i++) {
+		if (drv.done[head[i]]) {
+			ck_assert_uint_eq(driver_status(&drv, head[i]), 0);
+			ck_assert(in_file(i * (LEN / SECTOR), gpa[i], LEN));
+		} else
+			ck_assert(in_file(i * (LEN / SECTOR), zeros, LEN));
+	}
+	ck_assert_uint_gt(done, 0);
+	ck_assert_uint_gt(fake_xen_irq_raised(), 0);
+	/* A vCPU may wait in the server, so it must stay. */
+	ck_assert(fake_xen_server_exists(0));
+	ck_assert(fake_xen_server_enabled(0));
+	ck_assert_uint_eq(fake_xen_calls(XC_DESTROY_IOREQ_SERVER), 0);
+	ck_assert_uint_eq(fake_xen_server_bound(0), 0);
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+START_TEST(a_signal_ends_it_though_the_guest_goes_on)
+{
+	struct pollfd fd = {.events = POLLIN};
+
+	serve(0);
+	guest();
+	driver_request(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	driver_kick(&drv);
+	fd.fd = syscall(SYS_pidfd_open, child, 0);
+	kill(child, SIGTERM);
+	driver_patience(&drv);
+	/* There is always a flush waiting, and none is done at once. */
+	while (poll(&fd, 1, 0) == 0) {
+		if (driver_request(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0) < 0 &&
+		    !driver_take(&drv))
+			driver_wait(&drv);
+	}
+	ck_assert_int_eq(finish(), 0);
+}
+END_TEST
+
+START_TEST(a_signal_before_the_guest_ran_ends_it)
+{
+	serve(0);
+	kill(child, SIGTERM);
+	ck_assert_int_eq(finish(), 0);
+	ck_assert(fake_xen_server_exists(0));
+}
+END_TEST
+
+START_TEST(a_killed_one_leaves_its_server_and_no_channels)
+{
+	serve(0);
+	guest();
+	exercise(1);
+	kill(child, SIGKILL);
+	ck_assert_int_eq(finish(), -1);
+	ck_assert(fake_xen_server_enabled(0));
+	ck_assert_uint_eq(fake_xen_server_bound(0), 0);
+}
+END_TEST
+
+START_TEST(when_the_guest_is_destroyed_it_exits_and_maps_nothing_more)
+{
+	struct timespec before, after;
+	unsigned maps;
+
+	serve(0);
+	guest();
+	exercise(1);
+	ck_assert_uint_gt(fake_xen_mapped(child), 0);
+	maps = fake_xen_calls(XC_MAP2);
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	fake_xen_set_life(_i == 0 ? FAKE_XEN_DYING : FAKE_XEN_DEAD);
+	ck_assert_int_eq(finish(), 0);
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	/* 2 seconds are allowed, and some for a machine that is busy. */
+	ck_assert_int_lt(after.tv_sec - before.tv_sec, 5);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), maps);
+	ck_assert_uint_eq(fake_xen_calls(XC_DESTROY_IOREQ_SERVER), 0);
+}
+END_TEST
+
+START_TEST(missing_streams_do_no_harm_to_the_disk)
+{
+	static const int how[] = {NO_STDOUT, NO_STREAMS, NO_READER};
+	uint64_t zeros;
+
+	serve(how[_i]);
+	guest();
+	zeros = driver_alloc(&drv, 4096, 1);
+	ck_assert(in_file(0, zeros, 4096));
+	exercise(1);
+	kill(child, SIGTERM);
+	ck_assert_int_eq(finish(), 0);
+}
+END_TEST
+
+START_TEST(a_reset_is_answered_as_soon_as_nothing_is_in_flight)
+{
+	int memory = memfd_create("disk", MFD_CLOEXEC);
+	unsigned i, n, silences;
+
+	/* Flushes are never done at once, and here not slow either. */
+	ck_assert_int_eq(ftruncate(memory, DISK), 0);
+	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), memory);
+	serve(0);
+	for (i = 0; i < 60; i++) {
+		guest();
+		for (n = 0; n <= i; n++)
+			driver_request(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+		driver_kick(&drv);
+		/* It asks for the guest's life after a second of silence, of
+		   which there is none unless it sleeps over the reset. */
+		silences = fake_xen_calls(XC_GET_IOREQ_SERVER_INFO);
+		driver_reset(&drv);
+		ck_assert_uint_eq(
+		    fake_xen_calls(XC_GET_IOREQ_SERVER_INFO), silences);
+		fake_xen_irq_take();
+		drv.heap = FAKE_XEN_LOW;
+	}
+}
+END_TEST
+
+/*
+ * A loop device on the disk, or NULL.  It goes with its last user, of which
+ * this process is one, whatever happens to the test.
+ */
+static const char *
+loop_device(void)
+{
+	static char name[64];
+	char command[128];
+	FILE *losetup;
+	int users;
+
+	snprintf(
+	    command, sizeof(command), "losetup --show -f %s 2>/dev/null", disk);
+	losetup = popen(command, "r");
+	if (losetup == NULL || fgets(name, sizeof(name), losetup) == NULL)
+		name[0] = '\0';
+	if (losetup != NULL)
+		pclose(losetup);
+	name[strcspn(name, "\n")] = '\0';
+	if (name[0] == '\0')
+		return NULL;
+	users = open(name, O_RDWR | O_CLOEXEC);
+	snprintf(command, sizeof(command), "losetup -d %s", name);
+	return system(command) == 0 && users != -1 ? name : NULL;
+}
+
+START_TEST(a_block_device_is_a_disk)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(), NULL};
+	uint64_t gpa;
+
+	if (args[3] == NULL) {
+		fprintf(stderr, "skipped: a_block_device_is_a_disk: "
+				"no loop device to be had\n");
+		return;
+	}
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	guest();
+	ck_assert_uint_eq(
+	    driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), DISK / SECTOR);
+	gpa = pattern(512, 1);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 3, gpa, 512), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+	ck_assert(in_file(3, gpa, 512));
+}
+END_TEST
+
+#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
+
+int
+main(void)
+{
+	Suite *suite = suite_create("vdisk");
+	TCase *tc = tcase_create("vdisk");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_loop_test(
+	    tc, a_wrong_argument_gets_one_line_that_names_it, 0, COUNT(wrong));
+	tcase_add_loop_test(tc, a_path_that_is_no_disk_is_refused, 0, 4);
+	tcase_add_test(tc, a_pipe_as_path_is_refused_and_not_waited_for);
+	tcase_add_test(tc, an_empty_disk_is_refused);
+	tcase_add_test(tc, a_disk_that_may_not_be_read_is_refused);
+	tcase_add_test(tc, a_disk_that_may_not_be_written_is_refused);
+	tcase_add_test(tc, a_domain_that_does_not_exist_is_refused);
+	tcase_add_test(tc, a_host_without_xen_is_refused);
+	tcase_add_loop_test(
+	    tc, what_xen_refuses_is_told_in_one_line, 0, COUNT(refusals));
+	tcase_add_loop_test(tc, help_and_version_go_to_stdout, 0, 4);
+	tcase_add_test(
+	    tc, ready_and_the_end_of_stdout_mean_that_the_guest_may_run);
+	tcase_add_test(tc, numbers_may_be_decimal_or_hexadecimal);
+	tcase_add_loop_test(
+	    tc, options_are_taken_in_their_long_and_short_forms, 0, 2);
+	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);
+	tcase_add_test(tc, pages_given_back_are_unmapped);
+	tcase_add_test(tc, two_disks_of_a_guest_are_two_processes);
+	tcase_add_loop_test(
+	    tc, a_signal_ends_it_when_what_is_in_flight_is_finished, 0, 12);
+	tcase_add_test(tc, a_signal_ends_it_though_the_guest_goes_on);
+	tcase_add_test(tc, a_signal_before_the_guest_ran_ends_it);
+	tcase_add_test(tc, a_killed_one_leaves_its_server_and_no_channels);
+	tcase_add_loop_test(tc,
+	    when_the_guest_is_destroyed_it_exits_and_maps_nothing_more, 0, 2);
+	tcase_add_loop_test(tc, missing_streams_do_no_harm_to_the_disk, 0, 3);
+	tcase_add_test(tc, a_reset_is_answered_as_soon_as_nothing_is_in_flight);
+	tcase_add_test(tc, a_block_device_is_a_disk);
+	suite_add_tcase(suite, tc);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}

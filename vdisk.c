@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * vdisk: one virtio disk for one Xen guest.  Owns the command line, the order
+ * in which things are opened, the loop, signals and the exit status.  Knows
+ * nothing of Xen's interfaces or of virtio.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <xentoollog.h>
+
+#include "blk.h"
+#include "guest.h"
+#include "ioreq.h"
+#include "virtio_mmio.h"
+
+enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
+
+/* Real domains have lower numbers (DOMID_FIRST_RESERVED in Xen's xen.h). */
+#define DOMID_LIMIT 0x7ff0
+
+/* No guest-physical address has more bits. */
+#define ADDRESS_LIMIT (UINT64_C(1) << 52)
+
+/* Milliseconds after which a silent guest is asked whether it still exists. */
+#define SILENCE 1000
+
+struct options {
+	unsigned domid;
+	uint64_t base;
+	unsigned irq;
+	const char *path;
+	const char *serial;
+	bool read_only;
+	bool verbose;
+};
+
+/* What the loop works on. */
+struct vdisk {
+	xentoollog_logger *log;
+	struct guest *guest;
+	struct ioreq_server *io;
+	struct blk *blk;
+	struct virtio_mmio *dev;
+	int signals; /* signalfd of TERM, INT and HUP */
+};
+
+static const char usage[] =
+    "usage: vdisk [-hrVv] [-s SERIAL] DOMID MMIO_BASE IRQ PATH\n";
+
+static const char help[] =
+    "Serve PATH as a virtio disk to the Xen guest DOMID.\n\n"
+    "  DOMID               number of the domain\n"
+    "  MMIO_BASE           guest-physical address of the device's registers\n"
+    "  IRQ                 its interrupt: Arm, an SPI's INTID; x86, an ISA "
+    "IRQ\n"
+    "  PATH                regular file or block device, used as it is\n\n"
+    "  -r, --read-only     refuse to write\n"
+    "  -s, --serial=TEXT   the disk's serial, at most 20 characters\n"
+    "  -v, --verbose       say more on stderr\n"
+    "  -h, --help          print this\n"
+    "  -V, --version       print the version\n\n"
+    "Numbers are decimal or 0x-hexadecimal.  See vdisk(8).\n";
+
+/*
+ * Refuse the command line: argument 'name' with 'value' is no good.
+ */
+static _Noreturn void
+refuse(const char *name, const char *value, const char *why)
+{
+	fprintf(stderr, "vdisk: %s '%s': %s\n", name, value, why);
+	exit(EXIT_USAGE);
+}
+
+/*
+ * The number in argument 'name', which must be below 'limit'.
+ */
+static uint64_t
+number(const char *name, const char *text, uint64_t limit)
+{
+	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	const char *digits = hex ? text + 2 : text;
+	size_t n =
+	    strspn(digits, hex ? "0123456789abcdefABCDEF" : "0123456789");
+	uint64_t value;
+
+	if (n == 0 || digits[n] != '\0')
+		refuse(name, text, "not a decimal or 0x-hexadecimal number");
+	errno = 0;
+	value = strtoull(digits, NULL, hex ? 16 : 10);
+	if (errno != 0 || value >= limit)
+		refuse(name, text, "too large");
+	return value;
+}
+
+static struct options
+parse(int argc, char **argv)
+{
+	static const struct option longs[] = {
+	    {"help", no_argument, NULL, 'h'},
+	    {"read-only", no_argument, NULL, 'r'},
+	    {"serial", required_argument, NULL, 's'},
+	    {"verbose", no_argument, NULL, 'v'},
+	    {"version", no_argument, NULL, 'V'},
+	    {NULL, 0, NULL, 0},
+	};
+	struct options o = {.serial = ""};
+	const char *why;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "hrs:Vv", longs, NULL)) != -1) {
+		switch (c) {
+		case 'h':
+			printf("%s%s", usage, help);
+			exit(0);
+		case 'r':
+			o.read_only = true;
+			break;
+		case 's':
+			o.serial = optarg;
+			break;
+		case 'v':
+			o.verbose = true;
+			break;
+		case 'V':
+			printf("vdisk %s\n", VDISK_VERSION);
+			exit(0);
+		default: /* getopt has said why */
+			exit(EXIT_USAGE);
+		}
+	}
+	if (argc - optind != 4) {
+		fputs(usage, stderr);
+		exit(EXIT_USAGE);
+	}
+	argv += optind;
+	o.domid = number("DOMID", argv[0], DOMID_LIMIT);
+	o.base = number("MMIO_BASE", argv[1], ADDRESS_LIMIT);
+	if (o.base % VIRTIO_MMIO_SIZE != 0)
+		refuse("MMIO_BASE", argv[1], "not a multiple of 0x200");
+	o.irq = number("IRQ", argv[2], UINT32_MAX);
+	if ((why = ioreq_irq_invalid(o.irq)) != NULL)
+		refuse("IRQ", argv[2], why);
+	o.path = argv[3];
+	if (strlen(o.serial) > VIRTIO_BLK_ID_BYTES)
+		refuse("SERIAL", o.serial, "longer than 20 characters");
+	return o;
+}
+
+/*
+ * Make sure that 0, 1 and 2 are open, so that no file of ours is taken for
+ * stdout or stderr.
+ */
+static void
+open_standard_streams(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+		if (fd < 0)
+			exit(EXIT_REFUSED);
+	} while (fd <= STDERR_FILENO);
+	close(fd);
+}
+
+/*
+ * Block the signals that end us, and get them from a descriptor instead.
+ */
+static int
+open_signals(void)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG will do */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+/*
+ * Open everything: the disk first, since it is what a user gets wrong, and the
+ * IOREQ server last, since from then on the guest depends on us.
+ */
+static bool
+open_all(struct vdisk *v, const struct options *o)
+{
+	v->signals = open_signals();
+	if (v->signals < 0) {
+		xtl_log(v->log, XTL_ERROR, errno, "vdisk",
+		    "cannot open a signal descriptor");
+		return false;
+	}
+	v->blk = blk_open(v->log, o->path, o->read_only, o->serial);
+	if (v->blk == NULL)
+		return false;
+	v->guest = guest_open(v->log, o->domid);
+	if (v->guest == NULL)
+		return false;
+	v->io = ioreq_open(v->log, o->domid, o->base, VIRTIO_MMIO_SIZE, o->irq);
+	if (v->io == NULL)
+		return false;
+	v->dev = virtio_mmio_open(v->log, v->io, v->guest, v->blk);
+	return v->dev != NULL;
+}
+
+/*
+ * Tell whoever started us that the guest may run.
+ */
+static void
+tell_ready(void)
+{
+	puts("ready");
+	fclose(stdout);
+}
+
+/*
+ * Carry out one access.  False: it must wait until nothing is in flight.
+ */
+static bool
+serve(struct vdisk *v, struct access *a)
+{
+	if (a->kind != ACCESS_INVALIDATE)
+		return virtio_mmio_access(v->dev, a);
+	if (!virtio_mmio_idle(v->dev))
+		return false;
+	guest_forget(v->guest);
+	return true;
+}
+
+/*
+ * The loop.  Accesses come first, since a vCPU stands still meanwhile; while
+ * one of them waits for the requests in flight, or we are to end, no further
+ * requests are taken.  Returns the exit status.
+ */
+static int
+run(struct vdisk *v)
+{
+	struct pollfd fd[] = {
+	    {.fd = ioreq_fd(v->io), .events = POLLIN},
+	    {.fd = blk_fd(v->blk), .events = POLLIN},
+	    {.fd = v->signals, .events = POLLIN},
+	};
+	bool ending = false;
+
+	for (;;) {
+		struct access a;
+		bool waiting = false, again;
+		int n;
+
+		while (ioreq_next(v->io, &a)) {
+			if (serve(v, &a))
+				ioreq_done(v->io, &a);
+			else
+				waiting = true;
+		}
+		again = virtio_mmio_run(v->dev, waiting || ending);
+		if (ending && virtio_mmio_idle(v->dev))
+			return 0;
+		if (waiting && virtio_mmio_idle(v->dev))
+			again = true; /* what it waited for is over */
+
+		n = poll(fd, 3, again ? 0 : SILENCE);
+		if (n == 0 && !again && !ioreq_alive(v->io)) {
+			xtl_log(v->log, XTL_NOTICE, -1, "vdisk",
+			    "the guest is gone");
+			return 0;
+		}
+		if (n > 0 && fd[0].revents != 0 && ioreq_wake(v->io) < 0)
+			return EXIT_REFUSED;
+		if (n > 0 && fd[2].revents != 0) {
+			ending = true;
+			fd[2].fd = -1;
+		}
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	struct options o;
+	struct vdisk v;
+
+	open_standard_streams();
+	o = parse(argc, argv);
+	v.log = (xentoollog_logger *)xtl_createlogger_stdiostream(
+	    stderr, o.verbose ? XTL_DEBUG : XTL_NOTICE, 0);
+	if (v.log == NULL || !open_all(&v, &o))
+		return EXIT_REFUSED;
+	tell_ready();
+	return run(&v);
+}
