@@ -191,6 +191,10 @@ driver_queue(struct driver *d, uint16_t num)
 	d->avail = driver_alloc(d, 6 + 2 * num, 2);
 	d->used = driver_alloc(d, 6 + 8 * num, 4096);
 	d->requests = driver_alloc(d, (uint64_t)num * REQUEST_BYTES, 4096);
+	/* Memory may have been another ring before. */
+	memset(driver_desc(d, 0), 0, 16 * num);
+	memset(driver_avail(d), 0, 6 + 2 * num);
+	memset(driver_used(d), 0, 6 + 8 * num);
 	driver_write(d, VIRTIO_MMIO_QUEUE_SEL, 0);
 	ck_assert_uint_eq(driver_read(d, VIRTIO_MMIO_QUEUE_READY), 0);
 	ck_assert_uint_ge(driver_read(d, VIRTIO_MMIO_QUEUE_NUM_MAX), num);

@@ -107,6 +107,7 @@ struct state {
 	struct vcpu vcpu[FAKE_XEN_VCPUS];
 	struct handle handles[HANDLES];
 	struct port ports[PORTS];
+	unsigned ports_used; /* none was ever bound from this one on */
 	unsigned irq, raised;
 	bool line;
 	uint32_t next_frame, end_frame;
@@ -114,6 +115,7 @@ struct state {
 };
 
 static_assert(sizeof(struct state) <= IOREQ_OFFSET, "no room for the state");
+static_assert(HANDLES <= 32, "wake_handles has not so many bits");
 
 /* What all handles begin with. */
 struct common {
@@ -143,6 +145,10 @@ struct xenevtchn_handle {
 static struct state *xen;
 static int xen_fd = -1;
 static uint8_t *view; /* the banks, one after the other, in the test */
+
+/* Whom unlock() must wake; not sooner, lest they run into the lock. */
+static uint32_t wake_handles; /* bit h: handle h */
+static bool wake_guest;
 
 static void __attribute__((noreturn)) die(const char *what)
 {
@@ -192,10 +198,34 @@ lock(void)
 		die("the state was overwritten");
 }
 
+/*
+ * One byte to the socket of a handle; nothing comes of it if that is dead.
+ */
+static void
+wake(const struct handle *h)
+{
+	static int fd = -1;
+
+	if (fd == -1)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	sendto(fd, "", 1, MSG_DONTWAIT, (const struct sockaddr *)&h->address,
+	    h->address_len);
+}
+
 static void
 unlock(void)
 {
+	uint32_t handles = wake_handles;
+	bool guest = wake_guest;
+
+	wake_handles = 0;
+	wake_guest = false;
 	pthread_mutex_unlock(&xen->lock);
+	for (; handles != 0; handles &= handles - 1)
+		wake(&xen->handles[__builtin_ctz(handles)]);
+	if (guest)
+		syscall(SYS_futex, &xen->events, FUTEX_WAKE, INT_MAX, NULL,
+		    NULL, 0);
 }
 
 /*
@@ -287,26 +317,12 @@ static void
 event(void)
 {
 	__atomic_add_fetch(&xen->events, 1, __ATOMIC_RELEASE);
-	syscall(SYS_futex, &xen->events, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	wake_guest = true;
 }
 
 /*
  * Event channels.
  */
-
-/*
- * One byte to the socket of a handle; nothing comes of it if that is dead.
- */
-static void
-wake(const struct handle *h)
-{
-	static int fd = -1;
-
-	if (fd == -1)
-		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	sendto(fd, "", 1, MSG_DONTWAIT, (const struct sockaddr *)&h->address,
-	    h->address_len);
-}
 
 static bool
 is_dead(const struct handle *h)
@@ -353,7 +369,7 @@ deliver(struct port *port)
 	port->pending = false;
 	h->queue[h->tail++ % PORTS] = port - xen->ports;
 	if (h->tail - h->head == 1)
-		wake(h);
+		wake_handles |= UINT32_C(1) << port->handle;
 }
 
 static void
@@ -361,7 +377,7 @@ raise_port(unsigned remote)
 {
 	unsigned i;
 
-	for (i = 0; i < PORTS; i++)
+	for (i = 0; i < xen->ports_used; i++)
 		if (xen->ports[i].bound && xen->ports[i].remote == remote)
 			deliver(&xen->ports[i]);
 }
@@ -399,9 +415,10 @@ xenevtchn_open(struct xentoollog_logger *logger, unsigned flags)
 			die("too many event channel handles");
 	h = &xen->handles[xce->index];
 	memset(h, 0, sizeof(*h));
-	h->open = true;
 	h->address_len = sizeof(h->address);
 	getsockname(xce->fd, (struct sockaddr *)&h->address, &h->address_len);
+	/* Last: who is killed before is not found dead later. */
+	h->open = true;
 	unlock();
 	return xce;
 }
@@ -428,7 +445,7 @@ bind_port(const xenevtchn_handle *xce, unsigned remote)
 	if (remote >= PORTS || !xen->servers[remote / FAKE_XEN_VCPUS].exists ||
 	    remote % FAKE_XEN_VCPUS >= xen->vcpus)
 		return -EINVAL;
-	for (i = 0; i < PORTS; i++) {
+	for (i = PORTS; i-- > 0;) {
 		if (!xen->ports[i].bound)
 			port = &xen->ports[i];
 		else if (xen->ports[i].remote == remote)
@@ -436,6 +453,9 @@ bind_port(const xenevtchn_handle *xce, unsigned remote)
 	}
 	if (port == NULL)
 		return -ENOSPC;
+	i = port - xen->ports;
+	if (xen->ports_used <= i)
+		xen->ports_used = i + 1;
 	*port = (struct port){
 	    .bound = true, .handle = xce->index, .remote = remote};
 	deliver(port);
@@ -504,8 +524,10 @@ xenevtchn_pending(xenevtchn_handle *xce)
 			port = &xen->ports[h->queue[h->head++ % PORTS]];
 			if (!port->bound || port->handle != xce->index)
 				port = NULL;
-			if (h->head == h->tail)
-				recv(xce->fd, &byte, 1, MSG_DONTWAIT);
+			/* Its byte is there, or on the way. */
+			while (h->head == h->tail &&
+			       recv(xce->fd, &byte, 1, 0) == -1)
+				;
 		}
 		unlock();
 		if (port != NULL)
@@ -1201,6 +1223,18 @@ fake_xen_irq_take(void)
 	if (!X86)
 		xen->line = false;
 	unlock();
+}
+
+bool
+fake_xen_at_rest(void)
+{
+	int error = pthread_mutex_trylock(&xen->lock);
+
+	if (error == EOWNERDEAD)
+		error = pthread_mutex_consistent(&xen->lock);
+	if (error == 0)
+		pthread_mutex_unlock(&xen->lock);
+	return error == 0;
 }
 
 uint32_t

@@ -164,4 +164,10 @@ void fake_xen_irq_take(void);
 uint32_t fake_xen_events(void);
 bool fake_xen_sleep(uint32_t seen, int ms);
 
+/*
+ * Whether no process is in the middle of a call.  If one is, and does not run,
+ * most of the above would wait for it.
+ */
+bool fake_xen_at_rest(void);
+
 #endif

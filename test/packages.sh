@@ -15,5 +15,7 @@ if [ "$(id -u)" != 0 ]; then
 	echo "missing packages: apt-get install $packages" >&2
 	exit 1
 fi
+# shellcheck disable=SC2086
 apt-get -q update && DEBIAN_FRONTEND=noninteractive \
-    apt-get -qy install --no-install-recommends $packages && present
+    apt-get -qy -o DPkg::Lock::Timeout=600 install --no-install-recommends \
+    $packages && present
