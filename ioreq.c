@@ -8,10 +8,23 @@
  * (us) -> STATE_IOREQ_NONE (Xen), see xen/hvm/ioreq.h, and its vCPU stands
  * still meanwhile.  The states are all that says which vCPU waits; an event is
  * only a reason to look.
+ *
+ * The page outlives us: Xen keeps it, the window and the ports for as long as
+ * the domain lives.  The slots do not fill it, so the device keeps its state
+ * behind them, where a successor finds it:
+ *
+ *	slot[0] ... slot[vcpus - 1]   at least one unused   state   mark
+ *
+ * The event channels are the lock: a port can be bound by one process only,
+ * and is free again when the kernel has finished with that process, which is
+ * after all of its I/O.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define __XEN_TOOLS__ 1 /* the names that Xen keeps for device models */
 #include <xendevicemodel.h>
@@ -27,18 +40,44 @@
 #define PAGE_BYTES 4096
 #define SLOTS	   (PAGE_BYTES / sizeof(ioreq_t))
 
+/* Servers that a domain can have (MAX_NR_IOREQ_SERVERS in Xen). */
+#define SERVERS 8
+
+/* How long a predecessor may take to die, in hundredths of a second. */
+#define PATIENCE 200
+
+/*
+ * What a successor knows our server by.  It lies in the last slot of the page,
+ * clear of what Xen sets when it enables a server: should there be so many
+ * vCPUs that this slot is in use, both of us find what we expect.
+ */
+struct mark {
+	uint64_t magic;
+	uint64_t base;	  /* of the register window */
+	uint32_t version; /* layout of mark and state */
+	uint32_t size;	  /* of the state, in bytes */
+};
+
+_Static_assert(sizeof(struct mark) <= offsetof(ioreq_t, vp_eport),
+    "the mark lies in the way of a port");
+
+#define MAGIC UINT64_C(0x6b736964762d7876) /* "xv-vdisk" */
+
 struct ioreq_server {
 	xentoollog_logger *log;
 	xendevicemodel_handle *dmod;
 	xenevtchn_handle *xce;
+	xenforeignmemory_handle *fmem;
+	struct ioreq_config config;
 	domid_t domid;
 	ioservid_t id;
-	bool created; /* 'id' is a server of ours */
-	uint64_t base;
-	uint64_t size;
-	unsigned irq;
-	int irq_errno; /* last failure to interrupt, logged once */
-	ioreq_t *slot; /* in the page shared with Xen, one per vCPU */
+	bool created;	   /* 'id' is a new server */
+	bool adopted;	   /* 'id' is a predecessor's */
+	int irq_errno;	   /* last failure to interrupt, logged once */
+	ioreq_t *slot;	   /* in the page shared with Xen, one per vCPU */
+	struct mark *mark; /* in the same page */
+	ioreq_t *end;	   /* slots end before this one at the latest */
+	void *state;	   /* right behind that one, or private */
 	unsigned vcpus;
 	unsigned next;	 /* slot at which this sweep continues */
 	int port[SLOTS]; /* our end of each vCPU's event channel */
@@ -60,7 +99,7 @@ set_irq(struct ioreq_server *io, unsigned level)
 {
 	return level == 0 ? 0
 			  : xendevicemodel_set_irq_level(
-				io->dmod, io->domid, io->irq, level);
+				io->dmod, io->domid, io->config.irq, level);
 }
 #elif defined(__x86_64__)
 const char *
@@ -73,7 +112,7 @@ static int
 set_irq(struct ioreq_server *io, unsigned level)
 {
 	return xendevicemodel_set_isa_irq_level(
-	    io->dmod, io->domid, io->irq, level);
+	    io->dmod, io->domid, io->config.irq, level);
 }
 #else
 #error "no interrupt for this architecture"
@@ -97,86 +136,198 @@ refused(struct ioreq_server *io, const char *what)
 }
 
 /*
- * Create the server, map its page and claim the register window for it.
+ * Map the page of server 'id'.  The mapping lasts as long as the process,
+ * unless the handle that is returned is used to end it.
  */
-static int
-create(struct ioreq_server *io, xenforeignmemory_handle *fmem)
+static xenforeignmemory_resource_handle *
+map_page(struct ioreq_server *io, ioservid_t id, int prot)
 {
+	size_t room =
+	    (io->config.state_size + sizeof(ioreq_t) - 1) / sizeof(ioreq_t);
+	xenforeignmemory_resource_handle *r;
 	void *page = NULL;
 
+	r = xenforeignmemory_map_resource(io->fmem, io->domid,
+	    XENMEM_resource_ioreq_server, id,
+	    XENMEM_resource_ioreq_server_frame_ioreq(0), 1, &page, prot, 0);
+	if (r == NULL)
+		return NULL;
+	io->slot = page;
+	io->mark = (struct mark *)&io->slot[SLOTS - 1];
+	io->end = &io->slot[SLOTS - 1 - room - 1];
+	io->state = io->end + 1;
+	return r;
+}
+
+/*
+ * Look for the server of a predecessor.  1: its page is mapped.  0: there is
+ * none.  -1: there is one that cannot be continued.
+ */
+static int
+adopt(struct ioreq_server *io)
+{
+	xenforeignmemory_resource_handle *r;
+	struct mark mark;
+
+	for (io->id = 0; io->id < SERVERS; io->id++) {
+		if (xendevicemodel_get_ioreq_server_info(
+			io->dmod, io->domid, io->id, NULL, NULL, NULL) < 0)
+			continue;
+		/* It may be anybody's: look, but do not touch. */
+		r = map_page(io, io->id, PROT_READ);
+		if (r == NULL)
+			continue;
+		mark = *io->mark;
+		xenforeignmemory_unmap_resource(io->fmem, r);
+		if (mark.magic != MAGIC || mark.base != io->config.base)
+			continue;
+		if (mark.version != io->config.state_version ||
+		    mark.size != io->config.state_size) {
+			xtl_log(io->log, XTL_ERROR, -1, "vdisk",
+			    "domain %u: the disk at %#llx was left by another "
+			    "version of vdisk, which must be used to continue",
+			    io->domid, (unsigned long long)mark.base);
+			return -1;
+		}
+		if (map_page(io, io->id, PROT_READ | PROT_WRITE) == NULL)
+			return refused(io, "map the IOREQ page");
+		io->adopted = true;
+		return 1;
+	}
+	return 0;
+}
+
+/*
+ * Create a server.  Whatever comes after the mark a successor finds, and does
+ * again.
+ */
+static int
+create(struct ioreq_server *io)
+{
 	/* Buffered requests make no sense for registers, and Arm has none. */
 	if (xendevicemodel_create_ioreq_server(
 		io->dmod, io->domid, HVM_IOREQSRV_BUFIOREQ_OFF, &io->id) < 0)
 		return refused(io, "create an IOREQ server (does this Xen have "
 				   "them, and are fewer than 8 in use?)");
 	io->created = true;
-	/* The mapping, and so its handle, lasts as long as the process. */
-	if (xenforeignmemory_map_resource(fmem, io->domid,
-		XENMEM_resource_ioreq_server, io->id,
-		XENMEM_resource_ioreq_server_frame_ioreq(0), 1, &page,
-		PROT_READ | PROT_WRITE, 0) == NULL)
+	if (map_page(io, io->id, PROT_READ | PROT_WRITE) == NULL)
 		return refused(io, "map the IOREQ page");
-	io->slot = page;
-	if (xendevicemodel_map_io_range_to_ioreq_server(io->dmod, io->domid,
-		io->id, 1, io->base, io->base + io->size - 1) < 0)
-		return refused(io, "claim the register window");
+	*io->mark = (struct mark){.base = io->config.base,
+	    .version = io->config.state_version,
+	    .size = io->config.state_size};
+	__atomic_store_n(&io->mark->magic, MAGIC, __ATOMIC_RELEASE);
 	return 0;
 }
 
 /*
- * Enable the server and bind every vCPU's event channel.  Xen gives a port to each vCPU that the
- * domain can have when the server is enabled, and to no other slot.
+ * Bind the event channel of the next vCPU, for which a predecessor may have to
+ * come to its end first.
+ */
+static int
+bind_port(struct ioreq_server *io)
+{
+	int port, tries = 0;
+
+	do {
+		port = xenevtchn_bind_interdomain(
+		    io->xce, io->domid, io->slot[io->vcpus].vp_eport);
+		if (port >= 0) {
+			io->port[io->vcpus++] = port;
+			return 0;
+		}
+	} while (io->adopted && tries++ < PATIENCE && usleep(10000) == 0);
+	if (!io->adopted)
+		return refused(io, "bind a vCPU's event channel");
+	xtl_log(io->log, XTL_ERROR, -1, "vdisk",
+	    "domain %u: another vdisk serves the disk at %#llx", io->domid,
+	    (unsigned long long)io->config.base);
+	return -1;
+}
+
+/*
+ * Claim the window, enable the server and bind every vCPU's event channel.  Xen
+ * gives a port to each vCPU that the domain can have when the server is
+ * enabled, and to no other slot.
  */
 static int
 enable(struct ioreq_server *io)
 {
+	if (xendevicemodel_map_io_range_to_ioreq_server(io->dmod, io->domid,
+		io->id, 1, io->config.base,
+		io->config.base + io->config.size - 1) < 0 &&
+	    !(io->adopted && errno == EEXIST))
+		return refused(io, "claim the register window");
 	if (xendevicemodel_set_ioreq_server_state(
 		io->dmod, io->domid, io->id, 1) < 0)
 		return refused(io, "enable the IOREQ server");
-	while (io->vcpus < SLOTS && io->slot[io->vcpus].vp_eport != 0) {
-		int port = xenevtchn_bind_interdomain(
-		    io->xce, io->domid, io->slot[io->vcpus].vp_eport);
-
-		if (port < 0)
-			return refused(io, "bind a vCPU's event channel");
-		io->port[io->vcpus++] = port;
+	if (io->end->vp_eport != 0) {
+		/* No room behind the slots of so many vCPUs. */
+		io->mark->magic = 0;
+		io->end = &io->slot[SLOTS];
+		io->state = calloc(1, io->config.state_size);
+		if (io->state == NULL)
+			return refused(io, "get memory");
+		xtl_log(io->log, XTL_NOTICE, -1, "vdisk",
+		    "domain %u has so many vCPUs that no other vdisk could "
+		    "continue after this one",
+		    io->domid);
 	}
+	while (
+	    &io->slot[io->vcpus] < io->end && io->slot[io->vcpus].vp_eport != 0)
+		if (bind_port(io) < 0)
+			return -1;
 	return 0;
 }
 
+/*
+ * Take back a server that was created in vain; nobody waits in it yet.
+ */
+static void
+destroy(struct ioreq_server *io)
+{
+	xendevicemodel_set_ioreq_server_state(io->dmod, io->domid, io->id, 0);
+	xendevicemodel_destroy_ioreq_server(io->dmod, io->domid, io->id);
+}
+
 struct ioreq_server *
-ioreq_open(struct xentoollog_logger *log, uint16_t domid, uint64_t base,
-    uint64_t size, unsigned irq)
+ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 {
 	struct ioreq_server *io = calloc(1, sizeof(*io));
-	xenforeignmemory_handle *fmem;
+	unsigned i;
+	int found;
 
 	if (io == NULL) {
 		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
 		return NULL;
 	}
 	io->log = log;
-	io->domid = domid;
-	io->base = base;
-	io->size = size;
-	io->irq = irq;
+	io->config = *config;
+	io->domid = config->domid;
 	io->dmod = xendevicemodel_open(log, 0);
 	io->xce = xenevtchn_open(log, 0);
 	if (io->xce == NULL)
 		refused(io, "open Xen's event channels");
-	fmem = xenforeignmemory_open(log, 0);
-	if (io->dmod == NULL || io->xce == NULL || fmem == NULL)
+	io->fmem = xenforeignmemory_open(log, 0);
+	if (io->dmod == NULL || io->xce == NULL || io->fmem == NULL)
 		return NULL; /* the library has logged the other two */
-	if (create(io, fmem) == 0 && enable(io) == 0)
-		return io;
-	/* Nobody waits in it yet, so it can be taken away again. */
-	if (io->created) {
-		xendevicemodel_set_ioreq_server_state(
-		    io->dmod, io->domid, io->id, 0);
-		xendevicemodel_destroy_ioreq_server(
-		    io->dmod, io->domid, io->id);
+	found = adopt(io);
+	if (found < 0 || (found == 0 && create(io) < 0) || enable(io) < 0) {
+		if (io->created)
+			destroy(io);
+		return NULL;
 	}
-	return NULL;
+	/* Our predecessor may have answered, and not come to say so. */
+	for (i = 0; i < io->vcpus; i++)
+		if (io->slot[i].state == STATE_IORESP_READY)
+			xenevtchn_notify(io->xce, io->port[i]);
+	return io;
+}
+
+void *
+ioreq_state(struct ioreq_server *io, bool *adopted)
+{
+	*adopted = io->adopted;
+	return io->state;
 }
 
 int
@@ -205,7 +356,7 @@ decode(const struct ioreq_server *io, const ioreq_t *slot, struct access *a)
 {
 	*a = (struct access){
 	    .vcpu = slot - io->slot,
-	    .offset = slot->addr - io->base,
+	    .offset = slot->addr - io->config.base,
 	    .size = slot->size,
 	    .data = slot->data,
 	};
@@ -215,9 +366,9 @@ decode(const struct ioreq_server *io, const ioreq_t *slot, struct access *a)
 	}
 	a->kind = slot->dir == IOREQ_READ ? ACCESS_READ : ACCESS_WRITE;
 	return slot->type == IOREQ_TYPE_COPY && slot->count == 1 &&
-	       !slot->data_is_ptr && slot->addr >= io->base &&
-	       slot->size <= io->size &&
-	       slot->addr - io->base <= io->size - slot->size;
+	       !slot->data_is_ptr && slot->addr >= io->config.base &&
+	       slot->size <= io->config.size &&
+	       slot->addr - io->config.base <= io->config.size - slot->size;
 }
 
 bool
@@ -264,8 +415,8 @@ interrupt(struct ioreq_server *io, unsigned level)
 	if (set_irq(io, level) == 0 || errno == io->irq_errno)
 		return;
 	io->irq_errno = errno;
-	xtl_log(
-	    io->log, XTL_ERROR, errno, "vdisk", "cannot set IRQ %u", io->irq);
+	xtl_log(io->log, XTL_ERROR, errno, "vdisk", "cannot set IRQ %u",
+	    io->config.irq);
 }
 
 void

@@ -39,18 +39,37 @@ struct ioreq_server;
  */
 const char *ioreq_irq_invalid(unsigned long irq);
 
+/* Which IOREQ server to open, and what it has to keep. */
+struct ioreq_config {
+	uint16_t domid;
+	unsigned irq;  /* the interrupt that ioreq_raise() raises */
+	uint64_t base; /* guest-physical start of the register window */
+	uint64_t size; /* ... and its size in bytes */
+	/* Bytes that outlive this process, and which layout they have. */
+	uint32_t state_size;
+	uint32_t state_version;
+};
+
 /*
- * Create an IOREQ server in domain 'domid', claim the guest-physical addresses
- * [base, base + size) for it, enable it and bind the event channel of every
- * vCPU.  When this returns the guest may run.  'irq' is the interrupt that
- * ioreq_raise() will raise.
+ * Serve the register window: adopt the IOREQ server that a killed predecessor
+ * left behind for the same domain and base, or else create one, claim the
+ * window and enable it; then bind the event channel of every vCPU.  When this
+ * returns the guest may run.
  *
- * NULL on failure, which has been logged then to 'log'; no enabled server is
- * left behind.  There is no ioreq_close(): Xen would leave any vCPU waiting in a
- * destroyed server for ever, so the server stays, and goes with the domain.
+ * NULL on failure, which has been logged to 'log'; a server that was created
+ * is gone again then.  There is no ioreq_close(): Xen would leave any vCPU that
+ * waits in a destroyed server waiting for ever, so the server stays for a
+ * successor, and goes with the domain.
  */
-struct ioreq_server *ioreq_open(struct xentoollog_logger *log, uint16_t domid,
-    uint64_t base, uint64_t size, unsigned irq);
+struct ioreq_server *ioreq_open(
+    struct xentoollog_logger *log, const struct ioreq_config *config);
+
+/*
+ * The state that outlives this process: 'state_size' bytes, aligned for any
+ * type.  *adopted tells whether they are a predecessor's, left as they were
+ * when it was killed; otherwise they are zero.
+ */
+void *ioreq_state(struct ioreq_server *io, bool *adopted);
 
 /*
  * A descriptor that is readable (POLLIN) when ioreq_wake() should be called.

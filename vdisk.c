@@ -197,6 +197,15 @@ open_signals(void)
 static bool
 open_all(struct vdisk *v, const struct options *o)
 {
+	const struct ioreq_config server = {
+	    .domid = o->domid,
+	    .irq = o->irq,
+	    .base = o->base,
+	    .size = VIRTIO_MMIO_SIZE,
+	    .state_size = VIRTIO_MMIO_STATE_SIZE,
+	    .state_version = VIRTIO_MMIO_STATE_VERSION,
+	};
+
 	v->signals = open_signals();
 	if (v->signals < 0) {
 		xtl_log(v->log, XTL_ERROR, errno, "vdisk",
@@ -209,7 +218,7 @@ open_all(struct vdisk *v, const struct options *o)
 	v->guest = guest_open(v->log, o->domid);
 	if (v->guest == NULL)
 		return false;
-	v->io = ioreq_open(v->log, o->domid, o->base, VIRTIO_MMIO_SIZE, o->irq);
+	v->io = ioreq_open(v->log, &server);
 	if (v->io == NULL)
 		return false;
 	v->dev = virtio_mmio_open(v->log, v->io, v->guest, v->blk);

@@ -39,11 +39,17 @@
 	    VIRTIO_CONFIG_S_FAILED)
 
 /*
- * All that makes the device what it is, of fixed size and without pointers.
+ * All that makes the device what it is, of fixed size and without pointers.  It
+ * outlives this process, which may be killed between any two stores.  Every
+ * register access can be repeated from its beginning, and is, since Xen offers
+ * it to the successor until it is answered.
  */
 struct device_state {
+	uint64_t device_features; /* offered since the last reset */
 	uint64_t driver_features;
-	uint32_t driver_features_beyond; /* any chosen beyond these 64 */
+	uint64_t capacity; /* that the driver was shown, in sectors */
+	uint32_t blk_size; /* ... in bytes */
+	uint32_t driver_features_beyond; /* any chosen beyond those 64 */
 	uint32_t device_features_sel;
 	uint32_t driver_features_sel;
 	uint32_t queue_sel;
@@ -53,17 +59,23 @@ struct device_state {
 	struct virtqueue_state queue;
 };
 
+_Static_assert(sizeof(struct device_state) == VIRTIO_MMIO_STATE_SIZE,
+    "a new layout of the state needs a new version");
+
 struct virtio_mmio {
 	xentoollog_logger *log;
 	struct ioreq_server *io;
 	struct blk *blk;
-	struct device_state s;
+	struct device_state *s;
 	struct virtqueue vq;
 	time_t fault_logged; /* second of the last message about a fault */
 };
 
+/*
+ * What we could offer; what we do offer was fixed by the last reset.
+ */
 static uint64_t
-device_features(const struct virtio_mmio *dev)
+all_features(const struct virtio_mmio *dev)
 {
 	return blk_features(dev->blk) | FEATURE(VIRTIO_F_VERSION_1) |
 	       FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |
@@ -76,7 +88,7 @@ device_features(const struct virtio_mmio *dev)
 static void
 interrupt(struct virtio_mmio *dev, uint32_t cause)
 {
-	dev->s.interrupt_status |= cause;
+	dev->s->interrupt_status |= cause;
 	ioreq_raise(dev->io);
 }
 
@@ -89,10 +101,10 @@ fault(struct virtio_mmio *dev)
 {
 	struct timespec now;
 
-	if (dev->s.status & VIRTIO_CONFIG_S_NEEDS_RESET)
+	if (dev->s->status & VIRTIO_CONFIG_S_NEEDS_RESET)
 		return;
-	dev->s.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-	if (dev->s.status & VIRTIO_CONFIG_S_DRIVER_OK)
+	dev->s->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	if (dev->s->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_sec == dev->fault_logged)
@@ -105,13 +117,19 @@ fault(struct virtio_mmio *dev)
 static void
 reset(struct virtio_mmio *dev)
 {
+	const struct virtio_blk_config *config = blk_config(dev->blk);
+	struct device_state *s = dev->s;
+
 	virtqueue_reset(&dev->vq);
-	dev->s.driver_features = 0;
-	dev->s.driver_features_beyond = 0;
-	dev->s.device_features_sel = dev->s.driver_features_sel = 0;
-	dev->s.queue_sel = 0;
-	dev->s.interrupt_status = 0;
-	dev->s.status = 0;
+	s->device_features = all_features(dev);
+	s->capacity = le64toh(config->capacity);
+	s->blk_size = le32toh(config->blk_size);
+	s->driver_features = 0;
+	s->driver_features_beyond = 0;
+	s->device_features_sel = s->driver_features_sel = 0;
+	s->queue_sel = 0;
+	s->interrupt_status = 0;
+	s->status = 0;
 	ioreq_lower(dev->io);
 }
 
@@ -122,10 +140,10 @@ reset(struct virtio_mmio *dev)
 static bool
 accept_features(struct virtio_mmio *dev)
 {
-	uint64_t features = dev->s.driver_features;
+	uint64_t features = dev->s->driver_features;
 
-	if (dev->s.driver_features_beyond != 0 ||
-	    (features & ~device_features(dev)) != 0 ||
+	if (dev->s->driver_features_beyond != 0 ||
+	    (features & ~dev->s->device_features) != 0 ||
 	    (features & FEATURE(VIRTIO_F_VERSION_1)) == 0)
 		return false;
 	/* Who does not know of a cache cannot flush it (5.2.6.2). */
@@ -140,7 +158,7 @@ accept_features(struct virtio_mmio *dev)
 static bool
 write_status(struct virtio_mmio *dev, uint32_t status)
 {
-	struct device_state *s = &dev->s;
+	struct device_state *s = dev->s;
 
 	if (status == 0) {
 		if (!virtio_mmio_idle(dev))
@@ -168,7 +186,7 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 static bool
 write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 {
-	struct device_state *s = &dev->s;
+	struct device_state *s = dev->s;
 
 	if (ready == 0) {
 		if (!virtio_mmio_idle(dev))
@@ -201,9 +219,9 @@ set_high(uint64_t *v, uint32_t high)
 static void
 write_queue(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 {
-	struct virtqueue_state *q = &dev->s.queue;
+	struct virtqueue_state *q = &dev->s->queue;
 
-	if (dev->s.queue_sel != 0 || q->ready)
+	if (dev->s->queue_sel != 0 || q->ready)
 		return;
 	switch (offset) {
 	case VIRTIO_MMIO_QUEUE_NUM:
@@ -233,7 +251,7 @@ write_queue(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 static void
 write_driver_features(struct virtio_mmio *dev, uint32_t data)
 {
-	struct device_state *s = &dev->s;
+	struct device_state *s = dev->s;
 
 	if (s->status & VIRTIO_CONFIG_S_FEATURES_OK)
 		return; /* settled (3.1.1) */
@@ -251,7 +269,7 @@ write_driver_features(struct virtio_mmio *dev, uint32_t data)
 static bool
 write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 {
-	struct device_state *s = &dev->s;
+	struct device_state *s = dev->s;
 
 	switch (offset) {
 	case VIRTIO_MMIO_DEVICE_FEATURES_SEL:
@@ -290,7 +308,7 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 static uint32_t
 read_register(const struct virtio_mmio *dev, uint32_t offset)
 {
-	const struct device_state *s = &dev->s;
+	const struct device_state *s = dev->s;
 
 	switch (offset) {
 	case VIRTIO_MMIO_MAGIC_VALUE:
@@ -304,8 +322,7 @@ read_register(const struct virtio_mmio *dev, uint32_t offset)
 	case VIRTIO_MMIO_DEVICE_FEATURES:
 		return s->device_features_sel > 1
 			   ? 0
-			   : device_features(dev) >>
-				 32 * s->device_features_sel;
+			   : s->device_features >> 32 * s->device_features_sel;
 	case VIRTIO_MMIO_QUEUE_NUM_MAX:
 		return s->queue_sel == 0 ? VIRTQUEUE_NUM_MAX : 0;
 	case VIRTIO_MMIO_QUEUE_READY:
@@ -369,10 +386,39 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 static bool
 running(const struct virtio_mmio *dev)
 {
-	return (dev->s.status &
+	return (dev->s->status &
 		   (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
 		       VIRTIO_CONFIG_S_FAILED)) == VIRTIO_CONFIG_S_DRIVER_OK &&
-	       dev->s.queue.ready;
+	       dev->s->queue.ready;
+}
+
+/*
+ * Start the next chain that is available or, given 'redo', the next one that is
+ * in flight already, from that head on.  1: done.  0: there is none.  -1: fault.
+ */
+static int
+start_one(struct virtio_mmio *dev, uint32_t *redo)
+{
+	struct blk_req *req = blk_get(dev->blk);
+	struct virtqueue_chain chain;
+	int got;
+
+	if (req == NULL)
+		return 0;
+	chain.iov = req->iov;
+	got = redo != NULL ? virtqueue_redo(&dev->vq, redo, &chain)
+			   : virtqueue_pop(&dev->vq, &chain);
+	if (got > 0) {
+		req->head = chain.head;
+		req->readable = chain.readable;
+		req->writable = chain.writable;
+		if (blk_submit(dev->blk, req))
+			return 1;
+		dev->vq.fault = "request without a status byte";
+		got = -1;
+	}
+	blk_put(dev->blk, req);
+	return got;
 }
 
 /*
@@ -381,30 +427,13 @@ running(const struct virtio_mmio *dev)
 static unsigned
 start(struct virtio_mmio *dev)
 {
-	struct virtqueue_chain chain;
-	struct blk_req *req;
 	unsigned n = 0;
-	int got;
+	int got = 1;
 
-	while (n < VIRTQUEUE_NUM_MAX && (req = blk_get(dev->blk)) != NULL) {
-		chain.iov = req->iov;
-		got = virtqueue_pop(&dev->vq, &chain);
-		if (got > 0) {
-			req->head = chain.head;
-			req->readable = chain.readable;
-			req->writable = chain.writable;
-			if (blk_submit(dev->blk, req)) {
-				n++;
-				continue;
-			}
-			dev->vq.fault = "request without a status byte";
-			got = -1;
-		}
-		blk_put(dev->blk, req);
-		if (got < 0)
-			fault(dev);
-		break;
-	}
+	while (n < VIRTQUEUE_NUM_MAX && (got = start_one(dev, NULL)) > 0)
+		n++;
+	if (got < 0)
+		fault(dev);
 	return n;
 }
 
@@ -461,11 +490,94 @@ virtio_mmio_idle(const struct virtio_mmio *dev)
 	return blk_inflight(dev->blk) == 0;
 }
 
+/*
+ * Why the state that was left cannot be continued with the disk that we have,
+ * or NULL.  The driver can be told of nothing but growth (5.2.5): not that
+ * features are gone, that blocks are larger, or that the end has come nearer.
+ */
+static const char *
+unfit(const struct virtio_mmio *dev)
+{
+	const struct virtio_blk_config *config = blk_config(dev->blk);
+	const struct device_state *s = dev->s;
+
+	if ((s->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0 ||
+	    (s->driver_features & ~s->device_features &
+		-(uint64_t) !!(s->status & VIRTIO_CONFIG_S_FEATURES_OK)) != 0 ||
+	    s->queue.ready > 1)
+		return "its state makes no sense";
+	if (((s->device_features ^ all_features(dev)) &
+		FEATURE(VIRTIO_BLK_F_RO)) != 0)
+		return "it was read-only and is not, or the other way round";
+	if ((s->device_features & ~all_features(dev)) != 0)
+		return "it had features that are not offered any more";
+	if (s->blk_size != le32toh(config->blk_size))
+		return "its block size was another";
+	if (s->capacity > le64toh(config->capacity))
+		return "it was larger";
+	return NULL;
+}
+
+/*
+ * Start the requests again that were in flight when our predecessor was
+ * killed.  That is safe: the guest has not been told that they are done, so
+ * their buffers are still ours, and the disk may hold all, part or nothing of
+ * a write.  Another write to the same place that did complete was in flight
+ * together with it, and so without an order between them.  And our predecessor
+ * can write no more: its event channels came free after its last I/O.
+ */
+static int
+redo(struct virtio_mmio *dev)
+{
+	uint32_t head = 0;
+	int got;
+
+	while ((got = start_one(dev, &head)) > 0)
+		head++;
+	return got;
+}
+
+/*
+ * Continue where a predecessor was killed.
+ */
+static bool
+adopt(struct virtio_mmio *dev)
+{
+	struct device_state *s = dev->s;
+	uint64_t capacity = le64toh(blk_config(dev->blk)->capacity);
+	const char *why = unfit(dev);
+
+	if (why == NULL && s->queue.ready &&
+	    virtqueue_adopt(&dev->vq, s->driver_features) < 0)
+		why = dev->vq.fault;
+	if (why != NULL) {
+		xtl_log(dev->log, XTL_ERROR, -1, "vdisk",
+		    "cannot continue this disk: %s", why);
+		return false;
+	}
+	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
+	    "continuing where another vdisk ended");
+	if (s->status & VIRTIO_CONFIG_S_FEATURES_OK)
+		accept_features(dev);
+	if (running(dev) && redo(dev) < 0)
+		fault(dev);
+	if (s->capacity < capacity)
+		s->config_generation++;
+	/* It may have been killed before it told of a fault, or of a size. */
+	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
+	    (s->capacity < capacity ||
+		(s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0))
+		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+	s->capacity = capacity;
+	return true;
+}
+
 struct virtio_mmio *
 virtio_mmio_open(struct xentoollog_logger *log, struct ioreq_server *io,
     struct guest *guest, struct blk *blk)
 {
 	struct virtio_mmio *dev = calloc(1, sizeof(*dev));
+	bool adopted;
 
 	if (dev == NULL) {
 		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
@@ -474,7 +586,11 @@ virtio_mmio_open(struct xentoollog_logger *log, struct ioreq_server *io,
 	dev->log = log;
 	dev->io = io;
 	dev->blk = blk;
-	dev->vq = (struct virtqueue){.guest = guest, .s = &dev->s.queue};
-	virtqueue_reset(&dev->vq);
+	dev->s = ioreq_state(io, &adopted);
+	dev->vq = (struct virtqueue){.guest = guest, .s = &dev->s->queue};
+	/* In a device that is just reset there is nothing to lose. */
+	if (adopted && dev->s->status != 0)
+		return adopt(dev) ? dev : NULL;
+	reset(dev);
 	return dev;
 }

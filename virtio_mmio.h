@@ -20,8 +20,18 @@ struct virtio_mmio;
 #define VIRTIO_MMIO_SIZE 0x200
 
 /*
- * A device as after reset that finds its disk, memory and interrupt in the
- * given modules, which it uses and does not own.  NULL on failure, logged to 'log'.
+ * What a device keeps where it outlives the process, see ioreq_state(): bytes,
+ * and the version of their layout and meaning.
+ */
+#define VIRTIO_MMIO_STATE_SIZE	  640
+#define VIRTIO_MMIO_STATE_VERSION 1
+
+/*
+ * A device that keeps its state where 'io' does, and finds its disk, memory and
+ * interrupt in the given modules, which it uses and does not own.  It is as
+ * after reset, or it is continued where a predecessor was killed, and requests
+ * in flight then are under way again.  NULL on failure, which has been logged
+ * to 'log'; one is that the disk is not the one that the guest knows.
  */
 struct virtio_mmio *virtio_mmio_open(struct xentoollog_logger *log,
     struct ioreq_server *io, struct guest *guest, struct blk *blk);

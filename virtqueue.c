@@ -113,13 +113,26 @@ virtqueue_reset(struct virtqueue *vq)
 	*s = (struct virtqueue_state){.num = VIRTQUEUE_NUM_MAX};
 }
 
+static void
+negotiated(struct virtqueue *vq, uint64_t features)
+{
+	vq->event_idx = HAS(features, VIRTIO_RING_F_EVENT_IDX);
+	vq->indirect = HAS(features, VIRTIO_RING_F_INDIRECT_DESC);
+}
+
+static bool
+is_queue_size(uint32_t num)
+{
+	return num >= 2 && num <= VIRTQUEUE_NUM_MAX && (num & (num - 1)) == 0;
+}
+
 int
 virtqueue_enable(struct virtqueue *vq, uint64_t features)
 {
 	struct virtqueue_state *s = vq->s;
 	uint32_t num = s->num;
 
-	if (num < 2 || num > VIRTQUEUE_NUM_MAX || (num & (num - 1)) != 0)
+	if (!is_queue_size(num))
 		return fault(vq, "queue size not offered");
 	if (s->desc % VRING_DESC_ALIGN_SIZE != 0 ||
 	    s->driver % VRING_AVAIL_ALIGN_SIZE != 0 ||
@@ -133,10 +146,51 @@ virtqueue_enable(struct virtqueue *vq, uint64_t features)
 	    .driver = s->driver,
 	    .device = s->device,
 	    .num = num};
-	vq->event_idx = HAS(features, VIRTIO_RING_F_EVENT_IDX);
-	vq->indirect = HAS(features, VIRTIO_RING_F_INDIRECT_DESC);
+	negotiated(vq, features);
 	settle();
 	s->ready = 1;
+	return 0;
+}
+
+static uint16_t
+count_inflight(const struct virtqueue_state *s)
+{
+	uint16_t n = 0;
+	unsigned i;
+
+	for (i = 0; i < VIRTQUEUE_NUM_MAX / 64; i++)
+		n += __builtin_popcountll(s->inflight[i]);
+	return n;
+}
+
+/*
+ * Each step leaves a state from which adoption can start again, so that to be
+ * killed here is no different.
+ */
+int
+virtqueue_adopt(struct virtqueue *vq, uint64_t features)
+{
+	struct virtqueue_state *s = vq->s;
+	uint16_t taken = s->next_avail - s->next_used;
+	uint16_t hidden = s->next_used - s->published;
+	uint16_t head, i;
+
+	negotiated(vq, features);
+	if (!is_queue_size(s->num) || taken > s->num || hidden > s->num ||
+	    s->popping >= s->num)
+		return fault(vq, "positions out of range");
+	/* Pushed: whether the bit went too is not known. */
+	for (i = 0; i < hidden; i++) {
+		head = s->pushed[(uint16_t)(s->published + i) % s->num];
+		if (head >= s->num)
+			return fault(vq, "pushed head out of range");
+		*inflight_word(s, head) &= ~inflight_bit(head);
+	}
+	/* Marked in flight, but not yet popped: it is still available. */
+	if (count_inflight(s) == taken + 1)
+		*inflight_word(s, s->popping) &= ~inflight_bit(s->popping);
+	if (count_inflight(s) != taken)
+		return fault(vq, "heads in flight do not add up");
 	return 0;
 }
 
@@ -262,6 +316,16 @@ virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 	s->next_avail++;
 	settle();
 	return 1;
+}
+
+int
+virtqueue_redo(
+    struct virtqueue *vq, uint32_t *head, struct virtqueue_chain *chain)
+{
+	for (; *head < vq->s->num; ++*head)
+		if (*inflight_word(vq->s, *head) & inflight_bit(*head))
+			return walk(vq, *head, chain) < 0 ? -1 : 1;
+	return 0;
 }
 
 int

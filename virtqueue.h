@@ -75,6 +75,17 @@ void virtqueue_reset(struct virtqueue *vq);
 int virtqueue_enable(struct virtqueue *vq, uint64_t features);
 
 /*
+ * Continue a queue whose state was left by a process that was killed at any
+ * moment: bring its bookkeeping to rest.  0, or -1 with 'fault' set if the
+ * state makes no sense.  Chains in flight are then to be done again:
+ * virtqueue_redo() gives the first one whose head is at least *head, like
+ * virtqueue_pop() does, and sets *head.
+ */
+int virtqueue_adopt(struct virtqueue *vq, uint64_t features);
+int virtqueue_redo(
+    struct virtqueue *vq, uint32_t *head, struct virtqueue_chain *chain);
+
+/*
  * Take the next available chain into *chain (chain->iov is the caller's).
  * 1: there was one.  0: none.  -1: the driver broke the rules of 2.7, 'fault'
  * says which; nothing was taken.

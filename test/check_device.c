@@ -132,6 +132,14 @@ steps(unsigned n)
 static void
 setup(void)
 {
+	const struct ioreq_config config = {
+	    .domid = DOMID,
+	    .irq = IRQ,
+	    .base = BASE,
+	    .size = VIRTIO_MMIO_SIZE,
+	    .state_size = VIRTIO_MMIO_STATE_SIZE,
+	    .state_version = VIRTIO_MMIO_STATE_VERSION,
+	};
 	char path[32];
 
 	file = memfd_create("disk", MFD_CLOEXEC);
@@ -145,7 +153,7 @@ setup(void)
 	ck_assert_ptr_nonnull(blk);
 	guest = guest_open(&logger.logger, DOMID);
 	ck_assert_ptr_nonnull(guest);
-	io = ioreq_open(&logger.logger, DOMID, BASE, VIRTIO_MMIO_SIZE, IRQ);
+	io = ioreq_open(&logger.logger, &config);
 	ck_assert_ptr_nonnull(io);
 	dev = virtio_mmio_open(&logger.logger, io, guest, blk);
 	ck_assert_ptr_nonnull(dev);

@@ -17,6 +17,10 @@
 #define VCPUS 4
 #define BASE  0x2000000ULL
 #define SIZE  0x200
+/* Not the device's: the server does not know what it keeps. */
+#define STATE_SIZE    600
+#define STATE_VERSION 7
+
 #if defined(__aarch64__)
 #define IRQ	     33
 #define XC_INTERRUPT XC_SET_IRQ_LEVEL
@@ -29,9 +33,24 @@ static struct fake_log logger;
 static struct ioreq_server *io;
 
 static struct ioreq_server *
+open_server_at(uint16_t domid, uint64_t base)
+{
+	const struct ioreq_config config = {
+	    .domid = domid,
+	    .irq = IRQ,
+	    .base = base,
+	    .size = SIZE,
+	    .state_size = STATE_SIZE,
+	    .state_version = STATE_VERSION,
+	};
+
+	return ioreq_open(&logger.logger, &config);
+}
+
+static struct ioreq_server *
 open_server(void)
 {
-	return ioreq_open(&logger.logger, DOMID, BASE, SIZE, IRQ);
+	return open_server_at(DOMID, BASE);
 }
 
 static void
@@ -202,8 +221,7 @@ END_TEST
 START_TEST(without_a_domain_there_is_one_line_that_says_so)
 {
 	setup_host();
-	ck_assert_ptr_null(
-	    ioreq_open(&logger.logger, DOMID + 1, BASE, SIZE, IRQ));
+	ck_assert_ptr_null(open_server_at(DOMID + 1, BASE));
 	ck_assert_uint_eq(logger.lines, 1);
 	ck_assert_ptr_nonnull(strstr(logger.last, "domain 8"));
 }
@@ -215,10 +233,8 @@ START_TEST(a_ninth_server_is_refused)
 
 	setup_host();
 	for (i = 0; i < FAKE_XEN_SERVERS; i++)
-		ck_assert_ptr_nonnull(ioreq_open(
-		    &logger.logger, DOMID, BASE + i * SIZE, SIZE, IRQ));
-	ck_assert_ptr_null(
-	    ioreq_open(&logger.logger, DOMID, BASE + i * SIZE, SIZE, IRQ));
+		ck_assert_ptr_nonnull(open_server_at(DOMID, BASE + i * SIZE));
+	ck_assert_ptr_null(open_server_at(DOMID, BASE + i * SIZE));
 	ck_assert_uint_eq(logger.lines, 1);
 }
 END_TEST

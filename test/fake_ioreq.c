@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The part of ioreq.h that a device needs: its interrupt.  What else is in that
- * header is missing on purpose, so that a device which calls it does not link.
+ * The part of ioreq.h that a device needs: its interrupt and its state.  What
+ * else is in that header is missing on purpose, so that a device which calls it
+ * does not link.
  */
 #include "fake_ioreq.h"
 #include "ioreq.h"
@@ -16,4 +17,11 @@ void
 ioreq_lower(struct ioreq_server *io)
 {
 	io->lowered++;
+}
+
+void *
+ioreq_state(struct ioreq_server *io, bool *adopted)
+{
+	*adopted = io->adopted;
+	return io->state;
 }
