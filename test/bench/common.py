@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the benchmark's commands share: the rows, the disks, one measurement."""
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+VDISK = os.path.abspath(os.environ.get("VDISK", "vdisk"))
+DRIVERS = Path(os.environ.get("BENCH", "build/test/bench"))
+RESULTS = Path(os.environ.get("RESULTS", "build/bench"))
+MIB = int(os.environ.get("IMAGE_MIB", "1024"))
+IRQ = "33" if os.uname().machine == "aarch64" else "5"
+
+# Each row: name, where the image is, arguments of the guest driver, those of fio
+# if it can do the same.  "paced" is a guest that thinks 1 ms after each answer:
+# what it costs to wait for one that has little to do.
+ROWS = [
+    ("4k randread QD1", "tmpfs", "-q 1", "randread 4k 1"),
+    ("4k randread QD1 paced", "tmpfs", "-q 1 -w 1000", None),
+    ("4k randread QD4", "tmpfs", "-q 4", "randread 4k 4"),
+    ("4k randread QD32", "tmpfs", "-q 32", "randread 4k 32"),
+    ("4k randread QD128", "tmpfs", "-q 128", "randread 4k 128"),
+    ("4k randwrite QD32", "tmpfs", "-r 0 -q 32", "randwrite 4k 32"),
+    ("4k mixed 70/30 QD32", "tmpfs", "-r 70 -q 32", "randrw 4k 32"),
+    ("128k read QD8", "tmpfs", "-s -b 131072 -q 8", "read 128k 8"),
+    ("128k write QD8", "tmpfs", "-s -r 0 -b 131072 -q 8", "write 128k 8"),
+    ("4k write+flush QD8", "tmpfs", "-r 0 -f -q 8", "flush 4k 8"),
+    ("4k randread QD1 cold", "disk", "-q 1", "randread 4k 1"),
+    ("4k randread QD32 cold", "disk", "-q 32", "randread 4k 32"),
+    ("128k read QD8 cold", "disk", "-s -b 131072 -q 8", "read 128k 8"),
+    ("4k randwrite QD32 cold", "disk", "-r 0 -q 32", "randwrite 4k 32"),
+    ("4k write+flush QD8 cold", "disk", "-r 0 -f -q 8", "flush 4k 8"),
+]
+
+
+def rows():
+    """The rows whose names contain one of the words in ROWS, separated by ','."""
+    wanted = [w for w in os.environ.get("ROWS", "").split(",") if w]
+    return [r for r in ROWS if not wanted or any(w in r[0] for w in wanted)]
+
+
+def make_image(path):
+    """An image in which every 4 KiB begin with their number, which the guest
+    driver checks; and which has no holes, which would not be read from disk."""
+    if path.exists() and path.stat().st_size == MIB << 20:
+        return
+    rest = os.urandom(4088)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with open(part, "wb") as f:
+        for first in range(0, MIB << 8, 256):
+            f.write(b"".join(struct.pack("=Q", first + i) + rest for i in range(256)))
+        f.flush()
+        os.fsync(f.fileno())
+    part.rename(path)
+
+
+def chill(path):
+    """Take the image out of the page cache."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fdatasync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def storage_daemon(image):
+    return [
+        "qemu-storage-daemon",
+        "--blockdev",
+        f"driver=file,node-name=disk,filename={image},aio=io_uring,cache.direct=off",
+        "--export",
+        "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
+        "addr.type=fd,addr.str=3",
+    ]
+
+
+def drive(peer, image, arguments, before=(), within=()):
+    """One run of the guest driver on a disk: what it printed.  'before' goes in
+    front of the disk's command, 'within' in front of the driver's."""
+    if peer == "vdisk":
+        driver, command = "drive-vdisk", [VDISK, "7", "0x2000000", IRQ, str(image)]
+    else:
+        driver, command = "drive-vhost", storage_daemon(image)
+    return run([*within, str(DRIVERS / driver), "-d", str(MIB), *arguments, *before,
+                *command])
+
+
+def run(command):
+    """The JSON that a command prints; {} if it fails, which is told."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return json.loads(done.stdout[done.stdout.index("{") :])
+    except ValueError:
+        print(f"failed: {' '.join(command)}\n{done.stderr.strip()}", file=sys.stderr)
+        return {}
