@@ -1,0 +1,76 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# boot.sh SCENARIO: boot the machine, run scenario/SCENARIO.sh in its dom0, and
+# exit with its status.  What the scenario prints appears here; everything else
+# goes to files.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/common.sh"
+
+if [ $# != 1 ] || [ ! -f "$here/scenario/$1.sh" ]; then
+	echo 'usage: boot.sh SCENARIO, one of:'
+	(cd "$here/scenario" && for file in *.sh; do echo "  ${file%.sh}"; done)
+	exit 2
+fi
+run=$dir/run/$1
+limit=${VDISK_XEN_TIMEOUT:-1800}
+input=/dev/null
+interrupt=on
+if [ "$1" = shell ]; then
+	limit=86400
+	input=/dev/stdin
+	interrupt=off
+fi
+
+# What changes more often than the machine goes over its dom0.cpio.
+rm -rf "$run"
+mkdir -p "$run/overlay/usr/sbin" "$run/overlay/scenario"
+cp -r "$here/dom0/." "$run/overlay/"
+cp -r "$here/scenario/." "$run/overlay/scenario/"
+cp "$here/scenario/$1.sh" "$run/overlay/scenario/main.sh"
+cp "$dir/vdisk" "$run/overlay/usr/sbin/"
+{
+	# dom0 gives up first, so that the logs get out.
+	echo "limit=$((limit > 120 ? limit - 60 : limit))"
+	echo "export checks='${CHECKS:-*}'"
+	echo 'export green= red= bold= dim= plain= size='
+	if [ -t 1 ]; then
+		printf "green='\033[32m' red='\033[31m' bold='\033[1m' dim='\033[2m' plain='\033[0m'\n"
+		echo "export TERM=$TERM size='rows $(tput lines) columns $(tput cols)'"
+	fi
+} > "$run/overlay/scenario/environment"
+(cd "$run/overlay" && find . | sort | cpio --quiet -o -H newc -R 0:0) > "$run/overlay.cpio"
+cat "$dir/dom0.cpio" "$run/overlay.cpio" > "$run/initrd"
+
+# The serial port is Xen's console.  Of the three ports beside it, the first is
+# the scenario's terminal, the other takes the logs at the end.  Addresses: both
+# files must miss QEMU's device tree and each other.
+exec 3< "$input"
+timeout --foreground -k 10 "$limit" qemu-system-aarch64 \
+    -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 \
+    -accel tcg,thread=multi -smp 2 -m 2048 \
+    -nodefaults -display none -no-reboot -serial "file:$run/serial.log" \
+    -global virtio-mmio.force-legacy=false -device virtio-serial-device \
+    -chardev "stdio,id=terminal,signal=$interrupt,logfile=$run/terminal.log" \
+    -device virtconsole,chardev=terminal,nr=1 \
+    -chardev "file,id=logs,path=$run/logs.tar" \
+    -device virtserialport,chardev=logs,nr=2 \
+    -kernel "$dir/xen" \
+    -append 'console=dtuart sync_console loglvl=all guest_loglvl=all bootscrub=0 dom0_mem=1024M dom0_max_vcpus=2' \
+    -device "guest-loader,addr=0x49000000,kernel=$dir/Image,bootargs=console=hvc0 panic=-1" \
+    -device "guest-loader,addr=0x50000000,initrd=$run/initrd" \
+    <&3 2> "$run/qemu.log" &
+machine=$!
+trap 'kill "$machine"; wait "$machine"; exit 130' INT TERM HUP
+wait "$machine" || true
+rm -rf "$run/initrd" "$run/overlay.cpio"
+
+mkdir "$run/log"
+tar -C "$run/log" -xmf "$run/logs.tar" || true
+rm "$run/logs.tar"
+if [ ! -s "$run/log/status" ]; then
+	tail -n 20 "$run/serial.log" "$run/qemu.log"
+	echo "The machine stopped without a result; its console is in $run/serial.log"
+	exit 1
+fi
+exit "$(cat "$run/log/status")"

@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Build the machine that boot.sh boots: Xen with IOREQ servers, a dom0 and a
+# guest, from Debian packages alone.  What is up to date is left alone.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/common.sh"
+
+host_packages='bc bison cpio debian-archive-keyring flex gcc-aarch64-linux-gnu
+	kmod libc6-dev-arm64-cross make patch pkg-config python3
+	qemu-system-arm xz-utils'
+
+missing=
+for package in $host_packages; do
+	dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null |
+	    grep -q '^installed$' || missing="$missing $package"
+done
+mkdir -p "$dir/log"
+if [ "$missing" ]; then
+	install="apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends$missing"
+	if [ "$(id -u)" != 0 ]; then
+		echo "Packages are missing here.  As root:  $install"
+		exit 1
+	fi
+	echo "installing$missing"
+	# shellcheck disable=SC2086
+	{ apt-get update && DEBIAN_FRONTEND=noninteractive $install; } \
+	    > "$dir/log/host.log" 2>&1 || {
+		tail -n 30 "$dir/log/host.log"
+		exit 1
+	}
+fi
+
+# stage NAME INPUT...: run machine/NAME.sh, unless it has run already with the
+# same inputs, and so had all stages before it.
+inputs=
+stage() {
+	name=$1
+	shift
+	inputs=$({
+		echo "$inputs"
+		cat "$here/machine/$name.sh" "$@"
+	} | sha256sum)
+	[ "$(cat "$dir/$name.done" 2>/dev/null)" != "$inputs" ] || return 0
+	rm -f "$dir/$name.done"
+	start=$(date +%s)
+	if ! "$here/machine/$name.sh" > "$dir/log/$name.log" 2>&1; then
+		tail -n 30 "$dir/log/$name.log"
+		echo "$name: failed; all of its output is in $dir/log/$name.log"
+		exit 1
+	fi
+	echo "$inputs" > "$dir/$name.done"
+	echo "$name: $(($(date +%s) - start)) s"
+}
+
+cd "$here"
+stage packages machine/packages.list
+stage xen machine/xen.config
+stage images machine/guest-init verify.c

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=dash
+# What scenarios are told with.  A guest goes by the name it has in xl, its disks
+# by their number, from 0.  Everything in /log gets out of the machine.
+
+# clock: set 'now' to the time in hundredths of a second
+clock() {
+	read -r now _ < /proc/uptime
+	now=${now%.*}${now#*.}
+}
+
+# within SECONDS COMMAND...: try the command until it succeeds.  What counts is
+# not the clock but how often it was tried: on a computer busy with other things,
+# where everything here is slow, it gets more time.
+within() {
+	local tries=$(($1 * 8))
+	shift
+	until "$@"; do
+		[ "$tries" -gt 0 ] || return 1
+		tries=$((tries - 1))
+		sleep 0.1
+	done
+}
+
+# image PATH MIB: an empty disk image
+image() {
+	dd if=/dev/zero of="$1" bs=1M count="$2" 2>/dev/null
+}
+
+# configure NAME VCPUS DISKS [LINE...]: write the guest's configuration for xl.
+# It gets 128 MiB, or $memory.  Without 'acpi' xl mem-set dies of an assertion.
+configure() {
+	local file=/log/$1.cfg name=$1 vcpus=$2 disks=$3 i=0
+	shift 3
+	{
+		cat <<-END
+			name    = "$name"
+			kernel  = "/guest/Image"
+			ramdisk = "/guest/guest.cpio"
+			cmdline = "console=hvc0"
+			memory  = ${memory:-128}
+			acpi    = 0
+			vcpus   = $vcpus
+			on_poweroff = "destroy"
+			on_reboot   = "destroy"
+			on_crash    = "destroy"
+		END
+		[ "$disks" = 0 ] || echo 'virtio = ['
+		while [ "$i" -lt "$disks" ]; do
+			echo '  "backend=0,type=virtio,device2,transport=mmio,grant_usage=0",'
+			i=$((i + 1))
+		done
+		[ "$disks" = 0 ] || echo ']'
+		for line in "$@"; do
+			echo "$line"
+		done
+	} > "$file"
+	echo "$disks" > "/run/$name.disks"
+	echo 0 > "/run/$name.commands"
+	rm -f "/run/$name.silent"
+}
+
+# create NAME: make the guest, paused
+create() {
+	local i=0
+	xl create -p "/log/$1.cfg" > "/log/$1-create.log" 2>&1 ||
+	    { cat "/log/$1-create.log"; return 1; }
+	xl domid "$1" > "/run/$1.domid"
+	# Nobody speaks Xenstore for these devices; without this, xl destroy
+	# would wait ten seconds for somebody to.
+	while [ "$i" -lt "$(cat "/run/$1.disks")" ]; do
+		xenstore-write "/local/domain/0/backend/virtio/$(cat "/run/$1.domid")/$i/state" 6
+		i=$((i + 1))
+	done
+}
+
+# place N: the address and interrupt that libxl gives the disk
+place() {
+	printf '0x%x %d\n' $((0x2000000 + $1 * 0x200)) $((33 + $1))
+}
+
+# vdisk_start NAME N PATH [OPTION...]: start the vdisk of a disk and wait until it
+# is ready
+vdisk_start() {
+	local name=$1 disk=$2 path=$3
+	local run=/run/$name-$disk log=/log/$name-vdisk$disk
+	shift 3
+	rm -f "$run.status"
+	: > "$log.out"
+	(
+		# shellcheck disable=SC2016,SC2046
+		sh -c 'echo $$ > "$0"; exec vdisk "$@"' "$run.pid" "$@" \
+		    "$(cat "/run/$name.domid")" $(place "$disk") "$path" \
+		    > "$log.out" 2> "$log.err"
+		echo $? > "$run.status"
+	) &
+	within 20 grep -q '^ready' "$log.out" ||
+	    { echo 'not ready after 20 s:'; cat "$log.out" "$log.err"; return 1; }
+}
+
+# vdisk_signal NAME N SIGNAL
+vdisk_signal() {
+	kill "-$3" "$(cat "/run/$1-$2.pid")"
+}
+
+# vdisk_ended NAME N STATUS SECONDS: whether it exits with this status in time
+vdisk_ended() {
+	within "$4" test -s "/run/$1-$2.status" ||
+	    { echo "still runs after $4 s"; return 1; }
+	[ "$(cat "/run/$1-$2.status")" = "$3" ] ||
+	    { echo "exit status $(cat "/run/$1-$2.status")"; cat "/log/$1-vdisk$2.err"; return 1; }
+}
+
+# start NAME: let the guest run, and wait until it listens to do_in
+start() {
+	xl unpause "$1"
+	within 120 grep -q 'The guest is up' "/log/guest-$1.log" ||
+	    { echo 'not up after 120 s:'; tail -n 5 "/log/guest-$1.log"; return 1; }
+	xenstore-read "/local/domain/$(cat "/run/$1.domid")/console/tty" > "/run/$1.tty"
+}
+
+# do_in NAME COMMAND: run a shell command in the guest; its output and status
+# are passed on.  Line ends in it count as blanks.  After 60 s, or $patience, the
+# guest is given up, and is not asked any more.
+do_in() {
+	local number from log=/log/guest-$1.log
+	[ ! -e "/run/$1.silent" ] || { echo 'the guest does not answer any more'; return 124; }
+	number=$(($(cat "/run/$1.commands") + 1))
+	echo "$number" > "/run/$1.commands"
+	from=$(($(wc -c < "$log") + 1))
+	echo "$number $(echo "$2" | tr '\n' ' ')" > "$(cat "/run/$1.tty")"
+	within "${patience:-60}" answered "$log" "$from" "$number" ||
+	    { echo "no answer from the guest after ${patience:-60} s: $2"
+	      touch "/run/$1.silent"; return 124; }
+	tail -c "+$from" "$log" | tr -d '\r' |
+	    sed -n "/#$number=/{s/#$number=.*//;/./p;q};p"
+	return "$(tail -c "+$from" "$log" | sed -n "s/.*#$number=\([0-9]*\)#.*/\1/p")"
+}
+answered() {
+	tail -c "+$2" "$1" | grep -q "#$3=[0-9]*#"
+}
+
+# destroy NAME
+destroy() {
+	xl destroy "$1"
+}
+
+# only_dom0: whether no other domain is left, dead or alive
+only_dom0() {
+	[ "$(xl list | wc -l)" = 2 ]
+}

@@ -1,0 +1,106 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Put together what is booted: the kernel (dom0 and guest run the same one) and
+# the two initial RAM file systems, dom0.cpio and guest.cpio.  The guest's is a
+# file in dom0's.
+set -eu
+here=$(cd "$(dirname "$0")/.." && pwd)
+. "$here/common.sh"
+
+xen_bin=$(echo "$tree"/usr/lib/xen-*/bin)
+kernel_version=$(basename "$tree"/usr/lib/modules/*)
+
+# libraries FILE...: the shared libraries that these files ask for
+libraries() {
+	"${cross}readelf" -d "$@" 2>/dev/null |
+	    sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u
+}
+
+# add ROOT DIRECTORY FILE...: copy programs, and the libraries they need
+add() {
+	root=$1
+	mkdir -p "$root$2" "$root/usr/lib/aarch64-linux-gnu"
+	to=$root$2
+	shift 2
+	cp -L "$@" "$to"
+	for library in $(libraries "$@"); do
+		add_library "$library"
+	done
+}
+add_library() {
+	[ ! -e "$root/usr/lib/aarch64-linux-gnu/$1" ] || return 0
+	cp -L "$lib/$1" "$root/usr/lib/aarch64-linux-gnu/"
+	for library in $(libraries "$lib/$1"); do
+		add_library "$library"
+	done
+}
+
+# add_modules ROOT MODULE...: copy kernel modules and those they need, unpacked
+# because busybox can't; /lib/modules/order says in which order to load them.
+add_modules() {
+	root=$1
+	mkdir -p "$root/usr/lib/modules"
+	shift
+	for module in "$@"; do
+		modprobe -d "$tree" -S "$kernel_version" --show-depends "$module"
+	done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' |
+	while read -r file; do
+		name=$(basename "$file" .xz)
+		case $file in
+		*.xz) xz -dc "$file" > "$root/usr/lib/modules/$name" ;;
+		*) cp "$file" "$root/usr/lib/modules/$name" ;;
+		esac
+		echo "$name" >> "$root/usr/lib/modules/order"
+	done
+}
+
+# skeleton ROOT: what both file systems begin with
+skeleton() {
+	rm -rf "$1"
+	mkdir -p "$1/usr/bin" "$1/usr/sbin" "$1/usr/lib" "$1/dev" "$1/proc" \
+	    "$1/sys" "$1/tmp" "$1/run" "$1/mnt" "$1/root" "$1/etc"
+	for link in bin sbin lib; do
+		ln -s "usr/$link" "$1/$link"
+	done
+	ln -s aarch64-linux-gnu/ld-linux-aarch64.so.1 "$1/usr/lib/"
+	add "$1" /usr/bin "$tree/usr/bin/busybox" "$dir/verify"
+	ln -s busybox "$1/usr/bin/sh"
+	echo 'root:x:0:0:root:/root:/bin/sh' > "$1/etc/passwd"
+}
+
+pack() {
+	(cd "$1" && find . | sort | cpio --quiet -o -H newc -R 0:0) > "$2"
+}
+
+# modprobe and depmod look in /lib.
+ln -sfn usr/lib "$tree/lib"
+depmod -b "$tree" "$kernel_version"
+cp "$tree/boot/vmlinuz-$kernel_version" "$dir/Image"
+"${cross}gcc" -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/verify" "$here/verify.c"
+
+skeleton "$dir/guest"
+add "$dir/guest" /usr/sbin "$tree/usr/sbin/mkfs.ext4" "$tree/usr/sbin/e2fsck"
+add_modules "$dir/guest" virtio_mmio virtio_blk xen-blkfront ext4 crc32c
+cp "$here/machine/guest-init" "$dir/guest/init"
+chmod 755 "$dir/guest/init"
+pack "$dir/guest" "$dir/guest.cpio"
+
+skeleton "$dir/dom0"
+# Where these are is compiled into the toolstack.
+add "$dir/dom0" "${xen_bin#"$tree"}" "$xen_bin/xl" "$xen_bin/xenstored" \
+    "$xen_bin/xenconsoled" "$xen_bin/xenconsole" "$xen_bin/xen-init-dom0"
+add "$dir/dom0" /usr/bin "$tree/usr/bin/xenstore-read" \
+    "$tree/usr/bin/xenstore-write" "$tree/usr/bin/xenstore-ls"
+root=$dir/dom0
+# vdisk's, and one that the C library loads when a thread is cancelled
+for library in libxendevicemodel.so.1 libxenforeignmemory.so.1 \
+    libxenevtchn.so.1 libxentoollog.so.1 liburing.so.2 libgcc_s.so.1; do
+	add_library "$library"
+done
+add_modules "$dir/dom0" xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs \
+    xen-blkback loop virtio_mmio
+mkdir -p "$dir/dom0/var/lib/xen" "$dir/dom0/guest"
+ln -s ../run "$dir/dom0/var/run"
+ln -s ../run/lock "$dir/dom0/var/lock"
+cp "$dir/Image" "$dir/guest.cpio" "$dir/dom0/guest/"
+pack "$dir/dom0" "$dir/dom0.cpio"

@@ -1,0 +1,25 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Build the hypervisor from Debian's source package, with xen.config.
+set -eu
+here=$(cd "$(dirname "$0")/.." && pwd)
+. "$here/common.sh"
+
+source=$dir/source/xen
+rm -rf "$source"
+mkdir -p "$source"
+cd "$source"
+tar -xJf "$dir"/source/*.orig.tar.xz --strip-components=1
+tar -xJf "$dir"/source/*.debian.tar.xz
+sed 's/#.*//' debian/patches/series | while read -r patch; do
+	[ -z "$patch" ] || patch -p1 -s < "debian/patches/$patch"
+done
+
+cp "$here/machine/xen.config" xen/arch/arm/configs/vdisk_defconfig
+# The make that started us may have flags and variables of its own.
+unset MAKEFLAGS MAKELEVEL MFLAGS CFLAGS LDFLAGS CPPFLAGS
+export XEN_TARGET_ARCH=arm64 CROSS_COMPILE=$cross
+make -C xen vdisk_defconfig
+make -C xen -j"$(nproc)"
+grep -qx 'CONFIG_IOREQ_SERVER=y' xen/.config
+cp xen/xen "$dir/xen"

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Real Xen on emulated hardware; see README.md here.
+
+# The machine, built if it is not there or out of date
+xen-machine:
+	test/xen/build.sh
+
+xen-vdisk: xen-machine
+	test/xen/vdisk.sh
+
+# ONLY='20-*' runs only those.
+check-xen: xen-vdisk
+	CHECKS='$(ONLY)' test/xen/boot.sh check
+
+demo: xen-vdisk
+	test/xen/demo.sh
+
+shell: xen-vdisk
+	test/xen/boot.sh shell
+
+.PHONY: xen-machine xen-vdisk check-xen demo shell
