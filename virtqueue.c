@@ -25,6 +25,7 @@
  *                            harmless.
  */
 #include <endian.h>
+#include <string.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
@@ -142,10 +143,10 @@ virtqueue_enable(struct virtqueue *vq, uint64_t features)
 	    used(vq) == NULL)
 		return fault(vq, "ring not in guest memory");
 
-	*s = (struct virtqueue_state){.desc = s->desc,
-	    .driver = s->driver,
-	    .device = s->device,
-	    .num = num};
+	/* What the driver has set stays in place: we may have to do it again. */
+	s->next_avail = s->next_used = s->published = s->signalled = 0;
+	s->popping = 0;
+	memset(s->inflight, 0, sizeof(s->inflight));
 	negotiated(vq, features);
 	settle();
 	s->ready = 1;
@@ -164,6 +165,19 @@ count_inflight(const struct virtqueue_state *s)
 }
 
 /*
+ * Let the driver see all that was pushed.
+ */
+static void
+show(struct virtqueue_state *s, struct vring_used *u)
+{
+	/* Data, status and used entries before the index that shows them. */
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	STORE16(&u->idx, s->next_used);
+	settle();
+	s->published = s->next_used;
+}
+
+/*
  * Each step leaves a state from which adoption can start again, so that to be
  * killed here is no different.
  */
@@ -173,12 +187,16 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 	struct virtqueue_state *s = vq->s;
 	uint16_t taken = s->next_avail - s->next_used;
 	uint16_t hidden = s->next_used - s->published;
-	uint16_t head, i;
+	struct vring_used *u;
+	unsigned head, i;
 
 	negotiated(vq, features);
 	if (!is_queue_size(s->num) || taken > s->num || hidden > s->num ||
 	    s->popping >= s->num)
 		return fault(vq, "positions out of range");
+	for (head = s->num; head < VIRTQUEUE_NUM_MAX; head++)
+		if (*inflight_word(s, head) & inflight_bit(head))
+			return fault(vq, "head in flight out of range");
 	/* Pushed: whether the bit went too is not known. */
 	for (i = 0; i < hidden; i++) {
 		head = s->pushed[(uint16_t)(s->published + i) % s->num];
@@ -191,6 +209,13 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 		*inflight_word(s, s->popping) &= ~inflight_bit(s->popping);
 	if (count_inflight(s) != taken)
 		return fault(vq, "heads in flight do not add up");
+	/*
+	 * The driver may have seen what was pushed, and made the same heads
+	 * available again: it must not be pushed any more when they are popped.
+	 */
+	u = used(vq);
+	if (hidden > 0 && u != NULL)
+		show(s, u);
 	return 0;
 }
 
@@ -385,11 +410,7 @@ virtqueue_publish(struct virtqueue *vq)
 	if (avail == NULL || u == NULL)
 		return fault(vq, "ring not in guest memory");
 
-	/* Data, status and used entries before the index that shows them. */
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	STORE16(&u->idx, s->next_used);
-	settle();
-	s->published = s->next_used;
+	show(s, u);
 	/* As in virtqueue_notify(), with the roles exchanged. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (vq->event_idx)

@@ -3,6 +3,7 @@
 # shipped objects it tests and, at a seam, with fakes of the rest.
 #
 # make check        all of them        make check-asan   under ASan and UBSan
+# make check-kill   check_kill's full programme, which takes some minutes
 # make record       traces/*.trace anew, on real Xen
 CHECK_SHIPPED := $(filter-out vdisk,$(SOURCES:%.c=%))
 
@@ -15,6 +16,7 @@ check_virtio_mmio := virtio_mmio virtqueue blk test/fake_guest test/fake_ioreq \
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/fake_xen test/trace test/fake_log
 check_vdisk       := test/fake_xen test/driver
+check_kill        := test/fake_xen test/driver test/load
 
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
@@ -49,7 +51,7 @@ $(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.m
 $(FAKE_XEN_LIBS): $(BUILD)/test/lib/libfakexen.so
 	@ln -sf libfakexen.so $@
 
-$(BUILD)/test/check_vdisk: | $(PROGRAM) $(FAKE_XEN_LIBS)
+$(BUILD)/test/check_vdisk $(BUILD)/test/check_kill: | $(PROGRAM) $(FAKE_XEN_LIBS)
 
 check:
 	@test/packages.sh
@@ -61,13 +63,17 @@ check-run: $(CHECKS)
 	        $$t || failed="$$failed $${t##*/}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
+check-kill: $(BUILD)/test/check_kill
+	@VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/lib) \
+	    VDISK_KILLS=2000 VDISK_KILL_STRIDE=1 $<
+
 # Leaks are not looked for: setting up has no undoing, the kernel does that.
 check-asan:
-	@ASAN_OPTIONS=detect_leaks=0 $(MAKE) --no-print-directory check BUILD=$(BUILD)/asan \
+	@ASAN_OPTIONS=detect_leaks=0 VDISK_KILLS=50 VDISK_KILL_STRIDE=70 $(MAKE) --no-print-directory check BUILD=$(BUILD)/asan \
 	    PROGRAM=$(BUILD)/asan/vdisk \
 	    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all"
 
 record: xen-vdisk
 	test/record.sh
 
-.PHONY: check check-run check-asan record
+.PHONY: check check-run check-kill check-asan record

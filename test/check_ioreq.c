@@ -5,7 +5,12 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <check.h>
 
@@ -33,18 +38,25 @@ static struct fake_log logger;
 static struct ioreq_server *io;
 
 static struct ioreq_server *
-open_server_at(uint16_t domid, uint64_t base)
+open_server_with(
+    uint16_t domid, uint64_t base, uint32_t state_size, uint32_t state_version)
 {
 	const struct ioreq_config config = {
 	    .domid = domid,
 	    .irq = IRQ,
 	    .base = base,
 	    .size = SIZE,
-	    .state_size = STATE_SIZE,
-	    .state_version = STATE_VERSION,
+	    .state_size = state_size,
+	    .state_version = state_version,
 	};
 
 	return ioreq_open(&logger.logger, &config);
+}
+
+static struct ioreq_server *
+open_server_at(uint16_t domid, uint64_t base)
+{
+	return open_server_with(domid, base, STATE_SIZE, STATE_VERSION);
 }
 
 static struct ioreq_server *
@@ -590,6 +602,431 @@ START_TEST(a_question_that_fails_otherwise_is_no_death)
 }
 END_TEST
 
+/*
+ * Successors.  The predecessor is another process.
+ */
+
+#define SLOTS (FAKE_XEN_PAGE / sizeof(ioreq_t))
+
+/* Slots that state and mark leave, one of which Xen must not use. */
+#define VCPUS_MAX                                                              \
+	(SLOTS - 1 - (STATE_SIZE + sizeof(ioreq_t) - 1) / sizeof(ioreq_t) - 1)
+
+/* What a predecessor left in its state. */
+static void
+fill_state(void *state)
+{
+	uint8_t *p = state;
+	unsigned i;
+
+	for (i = 0; i < STATE_SIZE; i++)
+		p[i] = 3 * i + 1;
+}
+
+/*
+ * A process that serves at 'base' until it is told; its pid.
+ */
+static pid_t
+fork_server_with(uint64_t base, uint32_t size, uint32_t version)
+{
+	bool adopted;
+	int fd[2];
+	pid_t pid;
+	char c;
+
+	ck_assert_int_eq(pipe(fd), 0);
+	pid = fork();
+	ck_assert_int_ne(pid, -1);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		io = open_server_with(DOMID, base, size, version);
+		if (io == NULL)
+			_exit(1);
+		fill_state(ioreq_state(io, &adopted));
+		if (write(fd[1], "", 1) == 1)
+			pause();
+		_exit(0);
+	}
+	close(fd[1]);
+	/* It serves, or is killed. */
+	if (read(fd[0], &c, 1) < 0)
+		ck_abort();
+	close(fd[0]);
+	return pid;
+}
+
+static pid_t
+fork_server(void)
+{
+	return fork_server_with(BASE, STATE_SIZE, STATE_VERSION);
+}
+
+static void
+end(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFSIGNALED(status));
+}
+
+static unsigned
+servers(void)
+{
+	unsigned i, n = 0;
+
+	for (i = 0; i < FAKE_XEN_SERVERS; i++)
+		n += fake_xen_server_exists(i);
+	return n;
+}
+
+/*
+ * This process continues server 'id', and says nothing.
+ */
+static void
+expect_continued(unsigned id)
+{
+	uint8_t want[STATE_SIZE];
+	bool adopted;
+
+	io = open_server();
+	ck_assert_msg(io != NULL, "refused: %s", logger.last);
+	ck_assert_uint_eq(logger.lines, 0);
+	fill_state(want);
+	ck_assert_mem_eq(ioreq_state(io, &adopted), want, STATE_SIZE);
+	ck_assert(adopted);
+	ck_assert(fake_xen_server_enabled(id));
+	ck_assert(fake_xen_server_claims(id, BASE));
+	ck_assert_uint_eq(fake_xen_server_bound(id), VCPUS);
+}
+
+/*
+ * It starts afresh, with server 'id'.
+ */
+static void
+expect_new(unsigned id)
+{
+	static const uint8_t zero[STATE_SIZE];
+	bool adopted;
+
+	io = open_server();
+	ck_assert_msg(io != NULL, "refused: %s", logger.last);
+	ck_assert_mem_eq(ioreq_state(io, &adopted), zero, STATE_SIZE);
+	ck_assert(!adopted);
+	ck_assert(fake_xen_server_claims(id, BASE));
+	ck_assert_uint_gt(fake_xen_server_bound(id), 0);
+}
+
+static void
+serve_one(unsigned vcpu)
+{
+	struct access a;
+
+	issue_read(vcpu, 0x70, 4);
+	wake();
+	ck_assert(ioreq_next(io, &a));
+	a.data = 42;
+	ioreq_done(io, &a);
+	ck_assert(!ioreq_next(io, &a));
+	ck_assert_uint_eq(answer(vcpu), 42);
+}
+
+/* 'n' servers of another program, which keeps something of its own in them. */
+static void
+foreign_servers(unsigned n)
+{
+	xendevicemodel_handle *dmod = xendevicemodel_open(NULL, 0);
+	ioservid_t id;
+	unsigned i;
+
+	for (i = 0; i < n; i++) {
+		ck_assert_int_eq(xendevicemodel_create_ioreq_server(dmod, DOMID,
+				     HVM_IOREQSRV_BUFIOREQ_OFF, &id),
+		    0);
+		memset(fake_xen_server_page(id), 0x51 + id, FAKE_XEN_PAGE);
+	}
+}
+
+START_TEST(the_server_of_a_killed_predecessor_is_continued)
+{
+	setup_host();
+	end(fork_server());
+	expect_continued(0);
+	ck_assert_uint_eq(servers(), 1);
+	serve_one(0);
+	serve_one(VCPUS - 1);
+}
+END_TEST
+
+START_TEST(it_is_found_beside_servers_of_other_programs)
+{
+	uint8_t before[FAKE_XEN_SERVERS][FAKE_XEN_PAGE];
+	unsigned i;
+
+	setup_host();
+	foreign_servers(_i);
+	end(fork_server());
+	for (i = 0; i < FAKE_XEN_SERVERS; i++)
+		memcpy(before[i], fake_xen_server_page(i), FAKE_XEN_PAGE);
+	expect_continued(_i);
+	ck_assert_uint_eq(servers(), _i + 1);
+	for (i = 0; (int)i < _i; i++) {
+		ck_assert_mem_eq(
+		    before[i], fake_xen_server_page(i), FAKE_XEN_PAGE);
+		ck_assert(!fake_xen_server_enabled(i));
+	}
+	serve_one(1);
+}
+END_TEST
+
+START_TEST(a_foreign_page_is_only_read_and_not_kept)
+{
+	uint8_t before[FAKE_XEN_PAGE];
+
+	setup_host();
+	foreign_servers(1);
+	memcpy(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	expect_new(1);
+	ck_assert_mem_eq(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP_RESOURCE), 2);
+	ck_assert_uint_eq(fake_xen_calls(XC_UNMAP_RESOURCE), 1);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(a_page_that_cannot_be_mapped_is_passed_over)
+{
+	setup_host();
+	foreign_servers(1);
+	end(fork_server());
+	fake_xen_fail(XC_MAP_RESOURCE, 1, EPERM);
+	expect_continued(1);
+}
+END_TEST
+
+START_TEST(the_server_of_another_disk_is_left_alone)
+{
+	uint8_t before[FAKE_XEN_PAGE];
+
+	setup_host();
+	end(fork_server_with(BASE + SIZE, STATE_SIZE, STATE_VERSION));
+	memcpy(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	expect_new(1);
+	ck_assert_mem_eq(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	ck_assert_uint_eq(fake_xen_server_bound(0), 0);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(what_another_version_left_is_refused)
+{
+	uint8_t before[FAKE_XEN_PAGE];
+
+	setup_host();
+	end(fork_server_with(
+	    BASE, STATE_SIZE + (_i == 0 ? 0 : 8), STATE_VERSION + (_i == 0)));
+	memcpy(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	ck_assert_ptr_null(open_server());
+	ck_assert_uint_eq(logger.lines, 1);
+	ck_assert_ptr_nonnull(strstr(logger.last, "version"));
+	ck_assert_mem_eq(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	ck_assert_uint_eq(servers(), 1);
+	ck_assert(fake_xen_server_enabled(0));
+}
+END_TEST
+
+START_TEST(an_access_that_waited_goes_on_once_there_is_a_successor)
+{
+	static const uint8_t states[] = {
+	    STATE_IOREQ_READY, STATE_IOREQ_INPROCESS};
+	struct access a;
+
+	setup_host();
+	end(fork_server());
+	issue_write(2, 0x50, 4, 77);
+	fake_xen_server_page(0)[2].state = states[_i];
+	expect_continued(0);
+	not_answered(2);
+	ck_assert(ioreq_next(io, &a));
+	ck_assert_uint_eq(a.vcpu, 2);
+	ck_assert_uint_eq(a.kind, ACCESS_WRITE);
+	ck_assert_uint_eq(a.data, 77);
+	ioreq_done(io, &a);
+	answer(2);
+	ck_assert(!ioreq_next(io, &a));
+}
+END_TEST
+
+START_TEST(an_answer_that_was_not_announced_is_and_is_not_made_again)
+{
+	struct access a;
+
+	setup_host();
+	end(fork_server());
+	issue_read(1, 0x70, 4);
+	fake_xen_server_page(0)[1].data = 1234;
+	fake_xen_server_page(0)[1].state = STATE_IORESP_READY;
+	expect_continued(0);
+	ck_assert(!ioreq_next(io, &a));
+	ck_assert_uint_eq(answer(1), 1234);
+	ck_assert_uint_eq(fake_xen_calls(XC_NOTIFY), 1);
+}
+END_TEST
+
+START_TEST(while_another_serves_it_gives_up_and_disturbs_nothing)
+{
+	uint8_t before[FAKE_XEN_PAGE];
+	struct timespec from, to;
+	pid_t other;
+
+	setup_host();
+	other = fork_server();
+	issue_read(1, 0x70, 4);
+	memcpy(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	ck_assert_ptr_null(open_server());
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	ck_assert_int_ge(to.tv_sec - from.tv_sec, 1);
+	ck_assert_int_le(to.tv_sec - from.tv_sec, 5);
+	ck_assert_uint_eq(logger.lines, 1);
+	ck_assert_ptr_nonnull(strstr(logger.last, "another vdisk"));
+	ck_assert_mem_eq(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	ck_assert_uint_eq(fake_xen_server_bound(0), VCPUS);
+	ck_assert_uint_eq(fake_xen_calls(XC_NOTIFY), 0);
+	ck_assert_uint_eq(fake_xen_calls(XC_DESTROY_IOREQ_SERVER), 0);
+	ck_assert_uint_eq(servers(), 1);
+	end(other);
+}
+END_TEST
+
+START_TEST(a_predecessor_that_takes_its_time_to_die_is_waited_for)
+{
+	pid_t other, killer;
+
+	setup_host();
+	other = fork_server();
+	killer = fork();
+	if (killer == 0) {
+		usleep(500000);
+		kill(other, SIGKILL);
+		_exit(0);
+	}
+	expect_continued(0);
+	ck_assert_int_eq(waitpid(other, NULL, 0), other);
+	ck_assert_int_eq(waitpid(killer, NULL, 0), killer);
+	serve_one(0);
+}
+END_TEST
+
+/* What a predecessor may be killed before; the last ones when all is done. */
+static const struct {
+	enum fake_xen_call call;
+	unsigned nth;
+} ends[] = {
+    {XC_CREATE_IOREQ_SERVER, 1},
+    {XC_MAP_RESOURCE, 1},
+    {XC_MAP_IO_RANGE, 1},
+    {XC_SET_IOREQ_SERVER_STATE, 1},
+    {XC_BIND_INTERDOMAIN, 1},
+    {XC_BIND_INTERDOMAIN, 2},
+    {XC_BIND_INTERDOMAIN, VCPUS},
+};
+
+START_TEST(killed_while_it_opens_it_is_no_hindrance)
+{
+	unsigned id = ends[_i].call == XC_MAP_RESOURCE;
+	bool adopted;
+
+	setup_host();
+	fake_xen_fail(ends[_i].call, ends[_i].nth, FAKE_XEN_KILLED);
+	end(fork_server());
+	io = open_server();
+	ck_assert_msg(io != NULL, "refused: %s", logger.last);
+	ck_assert_uint_eq(logger.lines, 0);
+	ck_assert_uint_eq(fake_xen_server_bound(id), VCPUS);
+	ck_assert_uint_eq(servers(), id + 1);
+	ck_assert_uint_eq(*(uint8_t *)ioreq_state(io, &adopted), 0);
+	serve_one(0);
+	serve_one(VCPUS - 1);
+}
+END_TEST
+
+START_TEST(killed_while_it_continues_again_and_again_it_is_no_hindrance)
+{
+	struct access a;
+	unsigned i;
+
+	setup_host();
+	end(fork_server());
+	issue_write(2, 0x50, 4, 77);
+	for (i = 1; i < sizeof(ends) / sizeof(ends[0]); i++) {
+		fake_xen_fail(ends[i].call, ends[i].nth, FAKE_XEN_KILLED);
+		end(fork_server());
+	}
+	/* The second map is the one to write by. */
+	fake_xen_fail(XC_MAP_RESOURCE, 2, FAKE_XEN_KILLED);
+	end(fork_server());
+	expect_continued(0);
+	ck_assert_uint_eq(servers(), 1);
+	not_answered(2);
+	ck_assert(ioreq_next(io, &a));
+	ck_assert_uint_eq(a.data, 77);
+	ioreq_done(io, &a);
+	answer(2);
+}
+END_TEST
+
+START_TEST(as_many_vcpus_as_leave_room_can_be_continued)
+{
+	bool adopted;
+
+	setup_host();
+	fake_xen_start(DOMID, VCPUS_MAX, 1 << 20, 0);
+	end(fork_server());
+	io = open_server();
+	ck_assert_ptr_nonnull(io);
+	ioreq_state(io, &adopted);
+	ck_assert(adopted);
+	ck_assert_uint_eq(logger.lines, 0);
+	ck_assert_uint_eq(fake_xen_server_bound(0), VCPUS_MAX);
+	serve_one(VCPUS_MAX - 1);
+}
+END_TEST
+
+START_TEST(with_more_vcpus_it_works_but_says_that_nobody_can_continue)
+{
+	unsigned vcpus = _i == 0 ? VCPUS_MAX + 1 : FAKE_XEN_VCPUS;
+	uint8_t before[FAKE_XEN_PAGE];
+	bool adopted;
+	uint8_t *state;
+
+	setup_host();
+	fake_xen_start(DOMID, vcpus, 1 << 20, 0);
+	expect_new(0);
+	ck_assert_uint_eq(logger.lines, 1);
+	ck_assert_ptr_nonnull(strstr(logger.last, "continue"));
+	ck_assert_uint_eq(fake_xen_server_bound(0), vcpus);
+	/* Its state is not in the page, where slots are. */
+	state = ioreq_state(io, &adopted);
+	memcpy(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	fill_state(state);
+	ck_assert_mem_eq(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	serve_one(vcpus - 1);
+	serve_one(0);
+	ck_assert_uint_eq(logger.lines, 1);
+}
+END_TEST
+
+START_TEST(with_more_vcpus_a_second_start_continues_nothing)
+{
+	setup_host();
+	fake_xen_start(DOMID, FAKE_XEN_VCPUS, 1 << 20, 0);
+	end(fork_server());
+	expect_new(1);
+}
+END_TEST
+
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
 int
@@ -635,6 +1072,29 @@ main(void)
 	tcase_add_test(tc, an_interrupt_that_fails_is_logged_once);
 	tcase_add_test(tc, the_guest_is_alive_until_its_destruction_begins);
 	tcase_add_test(tc, a_question_that_fails_otherwise_is_no_death);
+	tcase_add_test(tc, the_server_of_a_killed_predecessor_is_continued);
+	tcase_add_loop_test(tc, it_is_found_beside_servers_of_other_programs, 0,
+	    FAKE_XEN_SERVERS);
+	tcase_add_test(tc, a_foreign_page_is_only_read_and_not_kept);
+	tcase_add_test(tc, a_page_that_cannot_be_mapped_is_passed_over);
+	tcase_add_test(tc, the_server_of_another_disk_is_left_alone);
+	tcase_add_loop_test(tc, what_another_version_left_is_refused, 0, 2);
+	tcase_add_loop_test(
+	    tc, an_access_that_waited_goes_on_once_there_is_a_successor, 0, 2);
+	tcase_add_test(
+	    tc, an_answer_that_was_not_announced_is_and_is_not_made_again);
+	tcase_add_test(
+	    tc, while_another_serves_it_gives_up_and_disturbs_nothing);
+	tcase_add_test(
+	    tc, a_predecessor_that_takes_its_time_to_die_is_waited_for);
+	tcase_add_loop_test(
+	    tc, killed_while_it_opens_it_is_no_hindrance, 0, COUNT(ends));
+	tcase_add_test(
+	    tc, killed_while_it_continues_again_and_again_it_is_no_hindrance);
+	tcase_add_test(tc, as_many_vcpus_as_leave_room_can_be_continued);
+	tcase_add_loop_test(tc,
+	    with_more_vcpus_it_works_but_says_that_nobody_can_continue, 0, 2);
+	tcase_add_test(tc, with_more_vcpus_a_second_start_continues_nothing);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

@@ -60,20 +60,21 @@ static struct ioreq_server io;
 static struct blk *blk;
 static struct virtio_mmio *dev;
 static uint64_t slots;
+static int disk;
+static char path[32]; /* of the disk */
 
 static void
 setup(void)
 {
 	uint8_t sector[SECTOR];
-	char path[32];
-	int fd = memfd_create("check_virtio_mmio", 0);
 
-	ck_assert_int_ge(fd, 0);
+	disk = memfd_create("check_virtio_mmio", 0);
+	ck_assert_int_ge(disk, 0);
 	for (unsigned i = 0; i < SECTORS; i++) {
 		memset(sector, i, sizeof(sector));
-		ck_assert_int_eq(write(fd, sector, SECTOR), SECTOR);
+		ck_assert_int_eq(write(disk, sector, SECTOR), SECTOR);
 	}
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk);
 	fake_log_init(&lg);
 	fake_uring_init();
 	guest = fake_guest_open(BASE, SIZE);
@@ -1372,6 +1373,422 @@ START_TEST(a_thousand_lives_are_like_the_first)
 }
 END_TEST
 
+/* Continuing where another process was killed. */
+
+/* The state that is left, as of version 1. */
+struct left {
+	uint64_t device_features;
+	uint64_t driver_features;
+	uint64_t capacity;
+	uint32_t blk_size;
+	uint32_t driver_features_beyond;
+	uint32_t device_features_sel;
+	uint32_t driver_features_sel;
+	uint32_t queue_sel;
+	uint32_t status;
+	uint32_t interrupt_status;
+	uint32_t config_generation;
+	struct virtqueue_state queue;
+};
+
+_Static_assert(sizeof(struct left) == VIRTIO_MMIO_STATE_SIZE &&
+		   VIRTIO_MMIO_STATE_VERSION == 1,
+    "the layout is another");
+
+static struct left *
+left(void)
+{
+	return (struct left *)io.state;
+}
+
+/*
+ * This process is dead, and what it had submitted was never done.  Another one
+ * opens the same disk.
+ */
+static bool
+succeed(bool read_only)
+{
+	fake_uring_init();
+	fake_log_init(&lg);
+	io.adopted = true;
+	io.raised = io.lowered = 0;
+	blk = blk_open(&lg.logger, path, read_only, "serial");
+	ck_assert_ptr_nonnull(blk);
+	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
+	return dev != NULL;
+}
+
+static void
+expect_continued(void)
+{
+	ck_assert_msg(succeed(false), "refused: %s", lg.last);
+	/* It says so, and no more than that. */
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_ptr_nonnull(strstr(lg.last, "continuing"));
+}
+
+static void
+expect_refused(bool read_only, const char *why)
+{
+	struct ioreq_server before = io;
+
+	ck_assert(!succeed(read_only));
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_msg(strstr(lg.last, why) != NULL, "said: %s", lg.last);
+	ck_assert_uint_eq(io.raised, 0);
+	ck_assert_mem_eq(io.state, before.state, sizeof(io.state));
+}
+
+START_TEST(a_device_that_was_just_reset_is_as_new)
+{
+	uint64_t features;
+
+	start(USUAL);
+	ck_assert(reset_now());
+	/* With a disk of which nobody knows anything yet. */
+	left()->device_features = UINT64_MAX;
+	left()->capacity = UINT64_MAX;
+	left()->queue.next_used = 77;
+	ck_assert(succeed(true));
+	ck_assert_uint_eq(lg.lines, 0);
+	features = offered();
+	ck_assert(features & FEATURE(VIRTIO_BLK_F_RO));
+	ck_assert(succeed(false));
+	ck_assert(!(offered() & FEATURE(VIRTIO_BLK_F_RO)));
+	expect_as_new();
+	ck_assert_uint_eq(io.raised, 0);
+	start(USUAL);
+	expect_working();
+}
+END_TEST
+
+/* The stores of a reset, of which only some were made. */
+START_TEST(a_reset_half_done_is_done_again)
+{
+	start(USUAL);
+	if (_i >= 1)
+		left()->queue.ready = 0;
+	if (_i >= 2)
+		left()->queue = (struct virtqueue_state){.num = 256};
+	if (_i >= 3)
+		left()->driver_features = 0;
+	expect_continued();
+	ck_assert(reset_now());
+	expect_as_new();
+	start(USUAL);
+	expect_working();
+}
+END_TEST
+
+START_TEST(every_register_is_as_it_was_left)
+{
+	uint32_t before[VIRTIO_MMIO_SIZE / 4], after[VIRTIO_MMIO_SIZE / 4];
+
+	if (_i >= 1)
+		wr(VIRTIO_MMIO_STATUS, ACKNOWLEDGE);
+	if (_i >= 2)
+		ck_assert(negotiate(USUAL | EVENT_IDX));
+	if (_i >= 3) {
+		new_queue(64);
+		wr(VIRTIO_MMIO_QUEUE_READY, 1);
+	}
+	if (_i >= 4)
+		driver_ok();
+	if (_i >= 5) {
+		offer(1, VIRTIO_BLK_T_IN, 1);
+		notify();
+	}
+	wr(VIRTIO_MMIO_DEVICE_FEATURES_SEL, 1);
+	read_all(before);
+	ck_assert(succeed(false));
+	if (_i >= 1)
+		read_all(after);
+	if (_i >= 1)
+		ck_assert_mem_eq(before, after, sizeof(before));
+	ck_assert_uint_eq(io.raised, 0);
+}
+END_TEST
+
+START_TEST(a_driver_can_go_on_setting_up_where_it_was)
+{
+	ck_assert(negotiate(USUAL));
+	expect_continued();
+	fake_driver_init(&drv, guest, 64);
+	wr(VIRTIO_MMIO_QUEUE_NUM, 64);
+	wr(VIRTIO_MMIO_QUEUE_DESC_LOW, drv.desc_gpa);
+	wr(VIRTIO_MMIO_QUEUE_DESC_HIGH, drv.desc_gpa >> 32);
+	expect_continued();
+	wr(VIRTIO_MMIO_QUEUE_AVAIL_LOW, drv.avail_gpa);
+	wr(VIRTIO_MMIO_QUEUE_AVAIL_HIGH, drv.avail_gpa >> 32);
+	wr(VIRTIO_MMIO_QUEUE_USED_LOW, drv.used_gpa);
+	wr(VIRTIO_MMIO_QUEUE_USED_HIGH, drv.used_gpa >> 32);
+	expect_continued();
+	wr(VIRTIO_MMIO_QUEUE_READY, 1);
+	expect_continued();
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_QUEUE_READY), 1);
+	driver_ok();
+	expect_working();
+}
+END_TEST
+
+START_TEST(requests_in_flight_are_done_again_and_returned_once)
+{
+	uint8_t sector[SECTOR];
+	struct vring_used_elem e;
+	unsigned lives = 1 + _i;
+
+	start(USUAL | (_i % 2 ? EVENT_IDX : 0));
+	fake_uring.hold = true;
+	offer(0, VIRTIO_BLK_T_IN, 40);
+	offer(1, VIRTIO_BLK_T_OUT, 41);
+	memset(slot(1) + SLOT_DATA, 0xab, SECTOR);
+	offer(2, VIRTIO_BLK_T_FLUSH, 0);
+	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	virtio_mmio_run(dev, false);
+	/* One that nobody has looked at. */
+	offer(3, VIRTIO_BLK_T_IN, 43);
+	while (lives-- > 0) {
+		expect_continued();
+		fake_uring.hold = true;
+		virtio_mmio_run(dev, false);
+		ck_assert(!fake_driver_take(&drv, &e));
+	}
+	expect_continued();
+	settle();
+	ck_assert_uint_eq(drv.used->idx, 4);
+	for (unsigned i = 0; i < 4; i++)
+		ck_assert_uint_eq(slot(i)[SLOT_STATUS], VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(slot(0)[SLOT_DATA], 40);
+	ck_assert_uint_eq(slot(3)[SLOT_DATA], 43);
+	ck_assert_int_eq(pread(disk, sector, SECTOR, 41 * SECTOR), SECTOR);
+	ck_assert_uint_eq(sector[SECTOR - 1], 0xab);
+	ck_assert_uint_eq(io.raised, 1);
+	expect_continued();
+	settle();
+	ck_assert_uint_eq(drv.used->idx, 4);
+	ck_assert_uint_eq(io.raised, 0);
+}
+END_TEST
+
+START_TEST(an_interrupt_that_may_not_have_been_raised_is_raised)
+{
+	start(USUAL);
+	offer(1, VIRTIO_BLK_T_IN, 1);
+	notify();
+	ck_assert_uint_eq(io.raised, 1);
+	/* Killed somewhere between the used index and the note of the raise. */
+	left()->queue.signalled--;
+	if (_i >= 1)
+		left()->interrupt_status = 0;
+	if (_i >= 2)
+		left()->queue.published--;
+	expect_continued();
+	settle();
+	ck_assert_uint_eq(io.raised, 1);
+	ck_assert_uint_eq(
+	    rd(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+	take(1, SECTOR + 1);
+	ck_assert_uint_eq(drv.used->idx, 1);
+}
+END_TEST
+
+START_TEST(a_driver_that_does_not_flush_still_need_not)
+{
+	start(VERSION_1 | (_i ? FLUSH : 0));
+	expect_continued();
+	offer(1, VIRTIO_BLK_T_OUT, 1);
+	notify();
+	take(1, 1);
+	ck_assert_uint_eq(fake_uring.writes, 1);
+	ck_assert_uint_eq(fake_uring.dsyncs, !_i);
+}
+END_TEST
+
+START_TEST(a_write_done_again_reaches_stable_storage_as_it_should)
+{
+	start(VERSION_1);
+	fake_uring.hold = true;
+	offer(1, VIRTIO_BLK_T_OUT, 1);
+	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	virtio_mmio_run(dev, false);
+	expect_continued();
+	settle();
+	take(1, 1);
+	ck_assert_uint_eq(fake_uring.dsyncs, 1);
+}
+END_TEST
+
+START_TEST(a_fault_that_the_driver_may_not_know_of_is_told_again)
+{
+	start(USUAL);
+	left()->status |= NEEDS_RESET;
+	offer(1, VIRTIO_BLK_T_IN, 1);
+	expect_continued();
+	ck_assert_uint_eq(io.raised, 1);
+	ck_assert_uint_eq(
+	    rd(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+	/* It has stopped, and works again after a reset. */
+	notify();
+	ck_assert_uint_eq(slot(1)[SLOT_STATUS], UNTOUCHED);
+	ck_assert(reset_now());
+	start(USUAL);
+	expect_working();
+}
+END_TEST
+
+START_TEST(requests_in_flight_at_a_fault_are_left_alone)
+{
+	start(USUAL);
+	fake_uring.hold = true;
+	offer(1, VIRTIO_BLK_T_IN, 1);
+	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	virtio_mmio_run(dev, false);
+	left()->status |= NEEDS_RESET;
+	expect_continued();
+	settle();
+	ck_assert_uint_eq(fake_uring.reads, 0);
+	ck_assert_uint_eq(drv.used->idx, 0);
+	ck_assert(reset_now());
+}
+END_TEST
+
+START_TEST(a_request_that_became_bad_is_a_fault_and_no_end)
+{
+	start(USUAL);
+	fake_uring.hold = true;
+	offer(1, VIRTIO_BLK_T_IN, 1);
+	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	virtio_mmio_run(dev, false);
+	drv.desc[3].next = 3;
+	ck_assert(succeed(false));
+	ck_assert(rd(VIRTIO_MMIO_STATUS) & NEEDS_RESET);
+	ck_assert_uint_ge(io.raised, 1);
+	ck_assert(reset_now());
+	start(USUAL);
+	expect_working();
+}
+END_TEST
+
+START_TEST(a_disk_that_has_grown_is_announced)
+{
+	uint32_t generation;
+
+	start(USUAL);
+	generation = rd(VIRTIO_MMIO_CONFIG_GENERATION);
+	ck_assert_int_eq(ftruncate(disk, 2 * SECTORS * SECTOR), 0);
+	expect_continued();
+	ck_assert_uint_ne(rd(VIRTIO_MMIO_CONFIG_GENERATION), generation);
+	ck_assert_uint_eq(read_sized(VIRTIO_MMIO_CONFIG, 8), 2 * SECTORS);
+	ck_assert_uint_eq(io.raised, 1);
+	ck_assert_uint_eq(
+	    rd(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
+	offer(1, VIRTIO_BLK_T_IN, 2 * SECTORS - 1);
+	notify();
+	take(1, SECTOR + 1);
+	/* Once. */
+	generation = rd(VIRTIO_MMIO_CONFIG_GENERATION);
+	expect_continued();
+	ck_assert_uint_eq(io.raised, 0);
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), generation);
+	/* And from now on it may not shrink to what it was. */
+	ck_assert_int_eq(ftruncate(disk, SECTORS * SECTOR), 0);
+	expect_refused(false, "larger");
+}
+END_TEST
+
+START_TEST(a_disk_that_grows_before_driver_ok_interrupts_nobody)
+{
+	uint32_t generation;
+
+	ck_assert(negotiate(USUAL));
+	generation = rd(VIRTIO_MMIO_CONFIG_GENERATION);
+	ck_assert_int_eq(ftruncate(disk, 2 * SECTORS * SECTOR), 0);
+	expect_continued();
+	ck_assert_uint_ne(rd(VIRTIO_MMIO_CONFIG_GENERATION), generation);
+	ck_assert_uint_eq(io.raised, 0);
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+}
+END_TEST
+
+START_TEST(a_smaller_disk_is_refused)
+{
+	start(USUAL);
+	ck_assert_int_eq(ftruncate(disk, (SECTORS - 1) * SECTOR), 0);
+	expect_refused(false, "larger");
+}
+END_TEST
+
+START_TEST(a_disk_that_is_read_only_now_is_refused)
+{
+	start(USUAL);
+	expect_refused(true, "read-only");
+}
+END_TEST
+
+START_TEST(a_disk_that_is_not_read_only_any_more_is_refused)
+{
+	ck_assert(succeed(false));
+	io.adopted = false;
+	blk = blk_open(&lg.logger, path, true, "serial");
+	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
+	start(USUAL);
+	expect_refused(false, "read-only");
+}
+END_TEST
+
+static void
+left_nonsense(unsigned what)
+{
+	switch (what) {
+	case 0:
+		left()->status |= 0x10;
+		break;
+	case 1:
+		left()->status |= 0x80000000;
+		break;
+	case 2:
+		left()->driver_features |= UINT64_C(1) << 50;
+		break;
+	case 3:
+		left()->queue.ready = 2;
+		break;
+	case 4:
+		left()->queue.num = 3;
+		break;
+	case 5:
+		left()->queue.next_avail += 5;
+		break;
+	case 6:
+		left()->queue.inflight[0] = 6;
+		break;
+	}
+}
+
+START_TEST(a_state_that_makes_no_sense_is_refused)
+{
+	start(USUAL);
+	left_nonsense(_i);
+	expect_refused(false, "cannot continue");
+}
+END_TEST
+
+START_TEST(features_that_are_gone_are_refused)
+{
+	start(USUAL);
+	left()->device_features |= FEATURE(VIRTIO_BLK_F_DISCARD);
+	expect_refused(false, "features");
+}
+END_TEST
+
+START_TEST(another_block_size_is_refused)
+{
+	start(USUAL);
+	left()->blk_size = 4096;
+	expect_refused(false, "block size");
+}
+END_TEST
+
 #define N(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
 static void
@@ -1472,6 +1889,33 @@ suite(void)
 	    tc, disabling_the_queue_waits_for_what_is_in_flight, 1, 3);
 	tcase_add_test(tc, a_queue_disabled_and_enabled_starts_from_zero);
 	tcase_add_test(tc, a_thousand_lives_are_like_the_first);
+
+	add_case(s, tc = tcase_create("continuing"));
+	tcase_add_test(tc, a_device_that_was_just_reset_is_as_new);
+	tcase_add_loop_test(tc, a_reset_half_done_is_done_again, 0, 4);
+	tcase_add_loop_test(tc, every_register_is_as_it_was_left, 0, 6);
+	tcase_add_test(tc, a_driver_can_go_on_setting_up_where_it_was);
+	tcase_add_loop_test(
+	    tc, requests_in_flight_are_done_again_and_returned_once, 0, 4);
+	tcase_add_loop_test(
+	    tc, an_interrupt_that_may_not_have_been_raised_is_raised, 0, 3);
+	tcase_add_loop_test(
+	    tc, a_driver_that_does_not_flush_still_need_not, 0, 2);
+	tcase_add_test(
+	    tc, a_write_done_again_reaches_stable_storage_as_it_should);
+	tcase_add_test(
+	    tc, a_fault_that_the_driver_may_not_know_of_is_told_again);
+	tcase_add_test(tc, requests_in_flight_at_a_fault_are_left_alone);
+	tcase_add_test(tc, a_request_that_became_bad_is_a_fault_and_no_end);
+	tcase_add_test(tc, a_disk_that_has_grown_is_announced);
+	tcase_add_test(
+	    tc, a_disk_that_grows_before_driver_ok_interrupts_nobody);
+	tcase_add_test(tc, a_smaller_disk_is_refused);
+	tcase_add_test(tc, a_disk_that_is_read_only_now_is_refused);
+	tcase_add_test(tc, a_disk_that_is_not_read_only_any_more_is_refused);
+	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 7);
+	tcase_add_test(tc, features_that_are_gone_are_refused);
+	tcase_add_test(tc, another_block_size_is_refused);
 	return s;
 }
 

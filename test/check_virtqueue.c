@@ -1143,6 +1143,345 @@ START_TEST(a_batch_appears_with_one_store_of_the_index_after_its_entries)
 }
 END_TEST
 
+/* Continuing a queue whose process was killed between any two stores. */
+
+static const uint16_t starts[] = {0, 1, 3, 4, 65530, 65533, 65534, 65535};
+
+/*
+ * Another process takes over, and finds only the state.
+ */
+static int
+succeed(void)
+{
+	vq = (struct virtqueue){.guest = guest, .s = &state};
+	return virtqueue_adopt(&vq, EVENT_IDX | INDIRECT);
+}
+
+static void
+succeed_at_rest(uint16_t taken)
+{
+	unsigned n = 0;
+
+	ck_assert_msg(succeed() == 0, "refused: %s", vq.fault);
+	for (unsigned i = 0; i < VIRTQUEUE_NUM_MAX / 64; i++)
+		n += __builtin_popcountll(state.inflight[i]);
+	ck_assert_uint_eq(n, taken);
+	ck_assert_uint_eq((uint16_t)(state.next_avail - state.next_used), n);
+}
+
+static bool
+is_inflight(uint16_t head)
+{
+	return state.inflight[head / 64] >> (head % 64) & 1;
+}
+
+/*
+ * The chains to be done again are those in 'heads', in rising order.
+ */
+static void
+expect_redone(const uint16_t *heads, unsigned n)
+{
+	uint32_t head = 0;
+
+	for (unsigned i = 0; i < n; i++, head++) {
+		ck_assert_int_eq(virtqueue_redo(&vq, &head, &chain), 1);
+		ck_assert_uint_eq(head, heads[i]);
+		ck_assert_uint_eq(chain.head, heads[i]);
+		ck_assert_uint_eq(chain.readable, 1);
+		ck_assert_uint_eq(bytes(0, 1), 16);
+	}
+	ck_assert_int_eq(virtqueue_redo(&vq, &head, &chain), 0);
+}
+
+static void
+expect_used(uint16_t head)
+{
+	struct vring_used_elem e;
+
+	ck_assert(fake_driver_take(&drv, &e));
+	ck_assert_uint_eq(e.id, head);
+}
+
+static void
+start_at(uint16_t position)
+{
+	start(8, EVENT_IDX | INDIRECT);
+	jump(position);
+	*drv.used_event = position;
+}
+
+START_TEST(a_chain_marked_in_flight_and_not_popped_is_still_available)
+{
+	start_at(starts[_i]);
+	offer_simple(5);
+	/* The stores of virtqueue_pop() but the last. */
+	state.popping = 5;
+	succeed_at_rest(0);
+	state.inflight[0] = 1 << 5;
+	succeed_at_rest(0);
+	expect_redone(NULL, 0);
+	pop_expecting(5);
+	ck_assert_int_eq(virtqueue_pop(&vq, &chain), 0);
+}
+END_TEST
+
+START_TEST(the_same_beside_chains_in_flight_concerns_only_that_one)
+{
+	const uint16_t heads[] = {2, 7};
+
+	start_at(starts[_i]);
+	offer_simple(7);
+	offer_simple(2);
+	offer_simple(5);
+	pop_expecting(7);
+	pop_expecting(2);
+	state.popping = 5;
+	state.inflight[0] |= 1 << 5;
+	succeed_at_rest(2);
+	expect_redone(heads, 2);
+	pop_expecting(5);
+}
+END_TEST
+
+START_TEST(popped_chains_are_done_again_and_returned_once)
+{
+	const uint16_t heads[] = {0, 3, 6};
+
+	start_at(starts[_i]);
+	offer_simple(3);
+	offer_simple(0);
+	offer_simple(6);
+	pop_expecting(3);
+	pop_expecting(0);
+	pop_expecting(6);
+	for (unsigned again = 0; again < 3; again++) {
+		succeed_at_rest(3);
+		expect_redone(heads, 3);
+	}
+	complete(6, 0);
+	complete(3, 0);
+	complete(0, 0);
+	expect_used(6);
+	expect_used(3);
+	expect_used(0);
+	succeed_at_rest(0);
+	expect_redone(NULL, 0);
+}
+END_TEST
+
+START_TEST(a_chain_whose_used_entry_only_was_stored_is_done_again)
+{
+	const uint16_t heads[] = {4};
+
+	start_at(starts[_i]);
+	offer_simple(4);
+	pop_expecting(4);
+	drv.used->ring[state.next_used % 8].id = 4;
+	state.pushed[state.next_used % 8] = 4;
+	succeed_at_rest(1);
+	expect_redone(heads, 1);
+}
+END_TEST
+
+START_TEST(a_chain_pushed_but_still_marked_is_not_done_again)
+{
+	start_at(starts[_i]);
+	offer_simple(4);
+	offer_simple(1);
+	pop_expecting(4);
+	pop_expecting(1);
+	ck_assert_int_eq(virtqueue_push(&vq, 4, 0), 0);
+	ck_assert_int_eq(virtqueue_push(&vq, 1, 0), 0);
+	/* What the last store of each would have been. */
+	state.inflight[0] |= 1 << 4 | 1 << 1;
+	succeed_at_rest(0);
+	expect_redone(NULL, 0);
+	ck_assert_int_eq(virtqueue_publish(&vq), 1);
+	virtqueue_signalled(&vq);
+	expect_used(4);
+	expect_used(1);
+}
+END_TEST
+
+START_TEST(a_chain_that_the_driver_saw_before_we_noted_it_may_come_again)
+{
+	const uint16_t heads[] = {4};
+	uint16_t position = starts[_i];
+
+	start_at(position);
+	offer_simple(4);
+	pop_expecting(4);
+	ck_assert_int_eq(virtqueue_push(&vq, 4, 0), 0);
+	ck_assert_int_eq(virtqueue_publish(&vq), 1);
+	/* Killed between the index and the note of it. */
+	state.published = position;
+	expect_used(4);
+	offer_simple(4);
+	succeed_at_rest(0);
+	/* The successor takes it, and is killed before it has noted more. */
+	pop_expecting(4);
+	succeed_at_rest(1);
+	expect_redone(heads, 1);
+	complete(4, 0);
+	expect_used(4);
+	succeed_at_rest(0);
+}
+END_TEST
+
+START_TEST(an_interrupt_not_noted_is_decided_again_the_same_way)
+{
+	bool wanted = _i % 2 == 0;
+
+	start_at(starts[_i / 2]);
+	offer_simple(2);
+	pop_expecting(2);
+	*drv.used_event = state.next_used - !wanted;
+	ck_assert_int_eq(virtqueue_push(&vq, 2, 0), 0);
+	for (unsigned again = 0; again < 3; again++) {
+		ck_assert_int_eq(virtqueue_publish(&vq), wanted);
+		succeed_at_rest(0);
+	}
+	virtqueue_signalled(&vq);
+	succeed_at_rest(0);
+	ck_assert_int_eq(virtqueue_publish(&vq), 0);
+}
+END_TEST
+
+START_TEST(a_successor_asks_for_notifications_again)
+{
+	start_at(starts[_i]);
+	ck_assert_int_eq(virtqueue_notify(&vq, true), 0);
+	offer_simple(1);
+	pop_expecting(1);
+	/* Killed before it asked again, with nothing more to take. */
+	succeed_at_rest(1);
+	ck_assert_int_eq(virtqueue_notify(&vq, true), 0);
+	ck_assert(fake_driver_would_notify(&drv, true, state.next_avail) ||
+		  *drv.avail_event == state.next_avail);
+	offer_simple(2);
+	ck_assert(fake_driver_would_notify(
+	    &drv, true, (uint16_t)(drv.avail->idx - 1)));
+}
+END_TEST
+
+START_TEST(a_full_queue_is_continued)
+{
+	uint16_t heads[8];
+
+	start_at(starts[_i]);
+	for (unsigned i = 0; i < 8; i++) {
+		offer_simple(i);
+		pop_expecting(i);
+		heads[i] = i;
+	}
+	succeed_at_rest(8);
+	expect_redone(heads, 8);
+	for (unsigned i = 0; i < 8; i++)
+		ck_assert_int_eq(virtqueue_push(&vq, i, 0), 0);
+	succeed_at_rest(0);
+	ck_assert_int_eq(virtqueue_publish(&vq), 1);
+	for (unsigned i = 0; i < 8; i++)
+		expect_used(i);
+}
+END_TEST
+
+START_TEST(a_chain_that_became_bad_meanwhile_is_a_fault)
+{
+	uint32_t head = 0;
+
+	start_at(0);
+	offer_simple(3);
+	pop_expecting(3);
+	fake_driver_desc(&drv.desc[3], buf, 16, NEXT, 3);
+	succeed_at_rest(1);
+	expect_fault(virtqueue_redo(&vq, &head, &chain));
+}
+END_TEST
+
+/* What no queue of ours can have left; 'two' heads are in flight before. */
+static void
+nonsense(unsigned what)
+{
+	switch (what) {
+	case 0:
+		state.num = 0;
+		break;
+	case 1:
+		state.num = 6;
+		break;
+	case 2:
+		state.num = 2 * VIRTQUEUE_NUM_MAX;
+		break;
+	case 3:
+		state.num = UINT32_MAX;
+		break;
+	case 4:
+		state.next_avail = state.next_used + 9;
+		break;
+	case 5:
+		state.next_avail = state.next_used - 1;
+		break;
+	case 6:
+		state.published = state.next_used - 9;
+		break;
+	case 7:
+		state.published = state.next_used + 1;
+		break;
+	case 8:
+		state.popping = 8;
+		break;
+	case 9:
+		state.popping = UINT16_MAX;
+		break;
+	case 10: /* one too few */
+		state.inflight[0] &= state.inflight[0] - 1;
+		break;
+	case 11: /* one too many, and it is not the one being popped */
+		state.popping = 7;
+		state.inflight[0] |= 1 << 6;
+		break;
+	case 12: /* two too many */
+		state.inflight[0] |= 1 << 6 | 1 << 7;
+		break;
+	case 13: /* beyond the ring */
+		state.inflight[0] = 1 << 1;
+		state.inflight[3] = UINT64_C(1) << 63;
+		break;
+	case 14:
+		state.published = state.next_used - 1;
+		state.pushed[state.published % 8] = 8;
+		break;
+	case 15:
+		state.published = state.next_used - 1;
+		state.pushed[state.published % 8] = UINT16_MAX;
+		break;
+	}
+}
+
+START_TEST(a_state_that_makes_no_sense_is_refused)
+{
+	start_at(starts[_i % 8]);
+	offer_simple(1);
+	offer_simple(2);
+	pop_expecting(1);
+	pop_expecting(2);
+	nonsense(_i / 8);
+	expect_fault(succeed());
+}
+END_TEST
+
+START_TEST(continuing_takes_back_nothing_that_is_in_flight)
+{
+	start_at(starts[_i]);
+	offer_simple(1);
+	pop_expecting(1);
+	succeed_at_rest(1);
+	ck_assert(is_inflight(1));
+	offer_simple(1);
+	expect_nothing_popped("a chain in flight");
+}
+END_TEST
+
 #define N(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
 static void
@@ -1231,6 +1570,35 @@ suite(void)
 	    tc, no_interrupt_falls_between_publishing_and_deciding, 0, 4);
 	tcase_add_test(
 	    tc, a_batch_appears_with_one_store_of_the_index_after_its_entries);
+
+	add_case(s, tc = tcase_create("continuing"));
+	tcase_add_loop_test(tc,
+	    a_chain_marked_in_flight_and_not_popped_is_still_available, 0,
+	    N(starts));
+	tcase_add_loop_test(tc,
+	    the_same_beside_chains_in_flight_concerns_only_that_one, 0,
+	    N(starts));
+	tcase_add_loop_test(
+	    tc, popped_chains_are_done_again_and_returned_once, 0, N(starts));
+	tcase_add_loop_test(tc,
+	    a_chain_whose_used_entry_only_was_stored_is_done_again, 0,
+	    N(starts));
+	tcase_add_loop_test(tc,
+	    a_chain_pushed_but_still_marked_is_not_done_again, 0, N(starts));
+	tcase_add_loop_test(tc,
+	    a_chain_that_the_driver_saw_before_we_noted_it_may_come_again, 0,
+	    N(starts));
+	tcase_add_loop_test(tc,
+	    an_interrupt_not_noted_is_decided_again_the_same_way, 0,
+	    2 * N(starts));
+	tcase_add_loop_test(
+	    tc, a_successor_asks_for_notifications_again, 0, N(starts));
+	tcase_add_loop_test(tc, a_full_queue_is_continued, 0, N(starts));
+	tcase_add_test(tc, a_chain_that_became_bad_meanwhile_is_a_fault);
+	tcase_add_loop_test(
+	    tc, a_state_that_makes_no_sense_is_refused, 0, 16 * N(starts));
+	tcase_add_loop_test(
+	    tc, continuing_takes_back_nothing_that_is_in_flight, 0, N(starts));
 	return s;
 }
 

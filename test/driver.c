@@ -17,11 +17,10 @@
 #include "driver.h"
 #include "fake_xen.h"
 
-/* Of each head, in d->requests: header, status byte, indirect table. */
-#define REQUEST_BYTES  8192
+/* In the memory of a request. */
 #define REQUEST_STATUS 32
 #define REQUEST_TABLE  64
-#define BUFS_MAX       ((REQUEST_BYTES - REQUEST_TABLE) / 16)
+#define BUFS_MAX       ((DRIVER_REQUEST_BYTES - REQUEST_TABLE) / 16)
 
 static uint64_t deadline;
 
@@ -190,7 +189,8 @@ driver_queue(struct driver *d, uint16_t num)
 	d->desc = driver_alloc(d, 16 * num, 4096);
 	d->avail = driver_alloc(d, 6 + 2 * num, 2);
 	d->used = driver_alloc(d, 6 + 8 * num, 4096);
-	d->requests = driver_alloc(d, (uint64_t)num * REQUEST_BYTES, 4096);
+	d->requests =
+	    driver_alloc(d, (uint64_t)num * DRIVER_REQUEST_BYTES, 4096);
 	/* Memory may have been another ring before. */
 	memset(driver_desc(d, 0), 0, 16 * num);
 	memset(driver_avail(d), 0, 6 + 2 * num);
@@ -332,7 +332,8 @@ static void
 put_indirect(
     struct driver *d, unsigned head, const struct driver_buf *buf, unsigned n)
 {
-	uint64_t gpa = d->requests + head * REQUEST_BYTES + REQUEST_TABLE;
+	uint64_t gpa =
+	    d->requests + head * DRIVER_REQUEST_BYTES + REQUEST_TABLE;
 	struct vring_desc *table = fake_xen_ram(gpa);
 	struct vring_desc *desc = driver_desc(d, head);
 	unsigned i;
@@ -474,7 +475,7 @@ int
 driver_request(struct driver *d, uint32_t type, uint64_t sector, uint64_t gpa,
     uint32_t len)
 {
-	uint64_t at = d->requests + free_from(d, 0) * REQUEST_BYTES;
+	uint64_t at = d->requests + free_from(d, 0) * DRIVER_REQUEST_BYTES;
 	struct virtio_blk_outhdr header = {.type = type, .sector = sector};
 	struct driver_buf buf[3] = {
 	    {at, sizeof(header), false},

@@ -18,6 +18,9 @@
 #define DRIVER_NUM_MAX	   1024
 #define DRIVER_PATIENCE_MS 30000
 
+/* At d->requests, for each head: header, status byte, indirect table. */
+#define DRIVER_REQUEST_BYTES 8192
+
 struct driver {
 	uint64_t base;	    /* of the register window */
 	unsigned vcpu;	    /* which one makes the accesses */

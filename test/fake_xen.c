@@ -18,6 +18,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "fake_xen.h"
@@ -44,6 +46,7 @@
 #define PORTS	     (FAKE_XEN_SERVERS * FAKE_XEN_VCPUS)
 #define HANDLES	     32
 #define RANGES	     8
+#define WATCHED	     32
 
 /* So that neither kind of port is an index, nor taken for the other. */
 #define REMOTE_PORT 5
@@ -112,6 +115,9 @@ struct state {
 	bool line;
 	uint32_t next_frame, end_frame;
 	struct bank banks[2];
+	bool watching;
+	uint64_t watched[WATCHED]; /* page numbers, 0: none */
+	unsigned stores, kill_after;
 };
 
 static_assert(sizeof(struct state) <= IOREQ_OFFSET, "no room for the state");
@@ -236,9 +242,11 @@ enter(enum fake_xen_call call)
 {
 	lock();
 	xen->calls[call]++;
-	if (xen->fail_nth[call] != 0 && --xen->fail_nth[call] == 0)
-		return xen->fail_errno[call];
-	return 0;
+	if (xen->fail_nth[call] == 0 || --xen->fail_nth[call] != 0)
+		return 0;
+	if (xen->fail_errno[call] == FAKE_XEN_KILLED)
+		kill(getpid(), SIGKILL);
+	return xen->fail_errno[call];
 }
 
 static int
@@ -737,6 +745,109 @@ xendevicemodel_set_isa_irq_level(
 }
 
 /*
+ * Slow motion.  Pages that are watched are mapped for reading only; an
+ * instruction that stores there faults, and is then carried out alone.
+ */
+
+#if defined(__x86_64__)
+
+#define TRAP_FLAG 0x100 /* single-step */
+
+/* Of this process; a signal handler has no other way to know. */
+static uint8_t *watched_page[WATCHED + FAKE_XEN_SERVERS];
+static unsigned watched_pages;
+static uint8_t *storing; /* page that is written to just now */
+
+static void
+on_fault(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+	uint8_t *at = info->si_addr;
+	unsigned i;
+
+	for (i = 0; i < watched_pages; i++)
+		if (at - watched_page[i] >= 0 &&
+		    at - watched_page[i] < FAKE_XEN_PAGE)
+			break;
+	if (i == watched_pages) {
+		signal(sig, SIG_DFL); /* a fault of its own: let it happen */
+		return;
+	}
+	storing = watched_page[i];
+	mprotect(storing, FAKE_XEN_PAGE, PROT_READ | PROT_WRITE);
+	uc->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+}
+
+static void
+on_step(int sig __attribute__((unused)),
+    siginfo_t *info __attribute__((unused)), void *context)
+{
+	ucontext_t *uc = context;
+
+	uc->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+	mprotect(storing, FAKE_XEN_PAGE, PROT_READ);
+	xen->stores++;
+	if (xen->kill_after != 0 && --xen->kill_after == 0)
+		kill(getpid(), SIGKILL);
+}
+
+static bool
+can_watch(void)
+{
+	return true;
+}
+
+/*
+ * Watch the page that is mapped at 'addr'.
+ */
+static void
+watch(uint8_t *addr)
+{
+	struct sigaction fault = {
+	    .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+	struct sigaction trap = {
+	    .sa_sigaction = on_step, .sa_flags = SA_SIGINFO};
+	unsigned i;
+
+	sigaction(SIGSEGV, &fault, NULL);
+	sigaction(SIGTRAP, &trap, NULL);
+	mprotect(addr, FAKE_XEN_PAGE, PROT_READ);
+	for (i = 0; i < watched_pages && watched_page[i] != addr; i++)
+		;
+	if (i == WATCHED + FAKE_XEN_SERVERS)
+		die("too many pages are watched");
+	watched_page[i] = addr;
+	if (i == watched_pages)
+		watched_pages++;
+}
+
+#else
+
+static bool
+can_watch(void)
+{
+	return false;
+}
+
+static void
+watch(uint8_t *addr __attribute__((unused)))
+{
+}
+
+#endif
+
+static bool
+is_watched(uint64_t gfn)
+{
+	unsigned i;
+
+	for (i = 0; i < WATCHED; i++)
+		if (xen->watching && xen->watched[i] == gfn)
+			return true;
+	return false;
+}
+
+/*
  * Foreign memory.
  */
 
@@ -835,6 +946,9 @@ xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
 	}
 	if (there)
 		map_frames(map, prot, pages, arr);
+	for (i = 0; there && i < pages; i++)
+		if (is_watched(arr[i]))
+			watch((uint8_t *)map + i * FAKE_XEN_PAGE);
 	if (err == NULL && bad != 0) {
 		munmap(map, pages * FAKE_XEN_PAGE);
 		leave(EINVAL);
@@ -877,6 +991,8 @@ xenforeignmemory_map_resource(xenforeignmemory_handle *fmem, domid_t domid,
 		    IOREQ_OFFSET + id * FAKE_XEN_PAGE);
 		if (fres->addr == MAP_FAILED)
 			die("cannot map an IOREQ page");
+		if (xen->watching && (prot & PROT_WRITE))
+			watch(fres->addr);
 		*paddr = fres->addr;
 	}
 	return leave(error) == -1 ? NULL : fres;
@@ -1226,15 +1342,28 @@ fake_xen_irq_take(void)
 }
 
 bool
-fake_xen_at_rest(void)
+fake_xen_watch(uint64_t gpa)
 {
-	int error = pthread_mutex_trylock(&xen->lock);
+	unsigned i;
 
-	if (error == EOWNERDEAD)
-		error = pthread_mutex_consistent(&xen->lock);
-	if (error == 0)
-		pthread_mutex_unlock(&xen->lock);
-	return error == 0;
+	for (i = 0; xen->watched[i] != 0; i++)
+		if (i == WATCHED - 1)
+			die("too many pages to watch");
+	xen->watched[i] = gpa / FAKE_XEN_PAGE;
+	xen->watching = can_watch();
+	return xen->watching;
+}
+
+void
+fake_xen_kill_after(unsigned nth)
+{
+	xen->kill_after = nth;
+}
+
+unsigned
+fake_xen_stores(void)
+{
+	return xen->stores;
 }
 
 uint32_t

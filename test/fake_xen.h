@@ -89,6 +89,7 @@ const char *fake_xen_path(void);
  * How often 'call' was made, failed calls included; and let the 'nth' from now
  * (1 is the next) fail with errno 'error', or none if 'nth' is 0.
  */
+#define FAKE_XEN_KILLED (-1) /* as 'error': whoever calls is killed instead */
 unsigned fake_xen_calls(enum fake_xen_call call);
 void fake_xen_fail(enum fake_xen_call call, unsigned nth, int error);
 
@@ -165,9 +166,15 @@ uint32_t fake_xen_events(void);
 bool fake_xen_sleep(uint32_t seen, int ms);
 
 /*
- * Whether no process is in the middle of a call.  If one is, and does not run,
- * most of the above would wait for it.
+ * The stores of another process, one instruction's at a time: those to its
+ * IOREQ page, and to the guest pages that fake_xen_watch() named before it
+ * mapped them (nobody else may write those through its mapping, as the kernel
+ * would when it reads a file into them).  After the 'nth' from now the process
+ * is killed; 0 is never.  fake_xen_watch() is false where a process cannot
+ * single-step itself, and nothing happens then.
  */
-bool fake_xen_at_rest(void);
+bool fake_xen_watch(uint64_t gpa);
+void fake_xen_kill_after(unsigned nth);
+unsigned fake_xen_stores(void);
 
 #endif

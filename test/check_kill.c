@@ -1,0 +1,737 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The program as it is shipped, killed: at any moment under load, and after
+ * each of its stores in turn to what a successor goes by.  Each time another
+ * one is started with the same arguments, and the guest, which only ever waits
+ * for answers and interrupts, must find every request done once and right.
+ *
+ * $VDISK_KILLS is how many kills at random there are to be (200); of the tests
+ * that take longest only one store in $VDISK_KILL_STRIDE (7) is tried.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <check.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
+
+#include "driver.h"
+#include "fake_xen.h"
+#include "load.h"
+
+#define DOMID	 7
+#define BASE	 0x2000000ULL
+#define BASE_ARG "0x2000000"
+#if defined(__aarch64__)
+#define IRQ "33"
+#else
+#define IRQ "5"
+#endif
+#define MIB	     (1ULL << 20)
+#define RAM	     (1 * MIB)
+
+#define FEATURE(bit) (1ULL << (bit))
+#define MODERN                                                                 \
+	(FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |  \
+	    FEATURE(VIRTIO_RING_F_EVENT_IDX) | FEATURE(VIRTIO_BLK_F_FLUSH))
+
+#define CONTINUING "continuing where another vdisk ended"
+
+static char disk[64];
+static int file = -1;
+static int child_err = -1;
+static volatile pid_t child; /* serves, or is about to */
+static struct driver drv;
+static struct load load;
+static uint64_t heap; /* of the driver, before it had a queue */
+static unsigned killed;
+static unsigned long start_us; /* how long it takes vdisk to start, about */
+
+static unsigned
+environment(const char *name, unsigned otherwise)
+{
+	const char *value = getenv(name);
+
+	return value != NULL ? strtoul(value, NULL, 10) : otherwise;
+}
+
+/*
+ * What all of them said, or at least the end of that.
+ */
+static char *
+errors(void)
+{
+	static char text[1024];
+	off_t end = lseek(child_err, 0, SEEK_END);
+	off_t from = end < (off_t)sizeof(text) ? 0 : end - sizeof(text) + 1;
+	ssize_t n = pread(child_err, text, sizeof(text) - 1, from);
+
+	text[n > 0 ? n : 0] = '\0';
+	return text;
+}
+
+static void
+become_vdisk(void)
+{
+	const char *libs = getenv("FAKE_XEN_LIBS");
+	const char *program = getenv("VDISK");
+	int null = open("/dev/null", O_RDWR);
+
+	/* Nothing of a test that fails stays behind. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	dup2(null, STDOUT_FILENO);
+	dup2(child_err, STDERR_FILENO);
+	setenv("LD_LIBRARY_PATH", libs != NULL ? libs : "build/test/lib", 1);
+	execl(program != NULL ? program : "./vdisk", "vdisk", "7", BASE_ARG,
+	    IRQ, disk, NULL);
+	_exit(127);
+}
+
+static pid_t
+spawn(void)
+{
+	pid_t pid;
+
+	setenv("FAKE_XEN", fake_xen_path(), 1);
+	pid = fork();
+	ck_assert_int_ne(pid, -1);
+	if (pid == 0)
+		become_vdisk();
+	return pid;
+}
+
+/*
+ * Wait for the end of 'pid', by its own hand or killed: its wait status.
+ */
+static int
+await(pid_t pid)
+{
+	int status;
+
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+/*
+ * Nobody is killed who was not meant to, and nobody gives up.
+ */
+static void
+assert_killed(int status)
+{
+	ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL,
+	    "vdisk ended by itself (%#x): %s", status, errors());
+	killed++;
+}
+
+/*
+ * What they say is that they continue, which some do not come to the end of, or
+ * that the guest is at fault.
+ */
+static void
+assert_calm(void)
+{
+	char line[256], path[32];
+	FILE *all;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", child_err);
+	all = fopen(path, "r");
+	ck_assert_ptr_nonnull(all);
+	while (fgets(line, sizeof(line), all) != NULL)
+		ck_assert_msg(strstr(line, "error") == NULL &&
+				  strstr(line, "critical") == NULL,
+		    "vdisk said: %s", line);
+	fclose(all);
+}
+
+static void
+fresh_errors(void)
+{
+	if (child_err != -1)
+		close(child_err);
+	child_err = memfd_create("stderr", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	/* Every vdisk writes after what the last one wrote. */
+	fcntl(child_err, F_SETFL, O_APPEND);
+}
+
+static void
+bring_up(void)
+{
+	drv.heap = heap;
+	memset(fake_xen_ram(heap), 0, FAKE_XEN_LOW + RAM - heap);
+	driver_start(&drv, MODERN, 64);
+}
+
+static void
+take_down(void)
+{
+	driver_reset(&drv);
+	load_reset(&load);
+}
+
+static void
+setup(void)
+{
+	char name[] = "/tmp/vdisk-kill-XXXXXX";
+
+	file = mkostemp(name, O_CLOEXEC);
+	ck_assert_int_ne(file, -1);
+	unlink(name);
+	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
+	fake_xen_start(DOMID, 2, RAM, 0);
+	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
+	load_init(&load, &drv, file, 1);
+	heap = drv.heap;
+	fresh_errors();
+	child = spawn();
+	for (start_us = 0; fake_xen_server_bound(0) < 2; start_us += 200) {
+		ck_assert_msg(waitpid(child, NULL, WNOHANG) == 0,
+		    "vdisk does not start: %s", errors());
+		usleep(200);
+	}
+	bring_up();
+}
+
+static void
+teardown(void)
+{
+	if (child > 0 && kill(child, SIGKILL) == 0)
+		waitpid(child, NULL, 0);
+}
+
+/*
+ * At random.  The moment of the next kill is set when a vdisk is started, so
+ * some do not come further than that.
+ */
+
+static timer_t timer;
+static pid_t heir; /* started while 'child' lives, to wait for its end */
+
+static void
+shoot(int sig)
+{
+	(void)sig;
+	kill(child, SIGKILL);
+}
+
+static void
+aim(void)
+{
+	unsigned us = 1 + load_random(&load, 2 * start_us + 8000);
+	struct itimerspec when = {.it_value.tv_sec = us / 1000000,
+	    .it_value.tv_nsec = us % 1000000 * 1000};
+
+	ck_assert_int_eq(timer_settime(timer, 0, &when, NULL), 0);
+}
+
+/*
+ * While the guest waits: see whether vdisk still lives, and sleep.
+ */
+static void
+survive(void)
+{
+	uint32_t seen = fake_xen_events();
+	int status;
+
+	if (waitpid(child, &status, WNOHANG) == child) {
+		assert_killed(status);
+		child = heir != 0 ? heir : spawn();
+		heir = 0;
+		aim();
+	} else if (heir == 0 && load_random(&load, 64) == 0) {
+		heir = spawn();
+	}
+	/* What happened just before 'seen' costs one turn. */
+	fake_xen_sleep(seen, 1);
+}
+
+static void
+look_at_registers(void)
+{
+	drv.vcpu = 1;
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 15);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_QUEUE_READY), 1);
+	ck_assert_uint_eq(
+	    driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), LOAD_SECTORS);
+	drv.vcpu = 0;
+}
+
+/*
+ * The guest gives a page back that nothing is in flight for, and gets another.
+ */
+static void
+exchange_page(void)
+{
+	struct load_slot *s = &load.slot[load_random(&load, LOAD_SLOTS)];
+
+	if (s->head >= 0)
+		return;
+	fake_xen_take_page(s->gpa);
+	driver_invalidate(&drv, 1);
+	driver_end(&drv, 1);
+	fake_xen_give_page(s->gpa);
+}
+
+static void
+random_load(void)
+{
+	unsigned n = 1 + load_random(&load, LOAD_SLOTS);
+
+	while (n-- > 0)
+		load_any(&load);
+	driver_kick(&drv);
+	if (load_random(&load, 4) == 0)
+		look_at_registers();
+	if (load_random(&load, 8) == 0)
+		exchange_page();
+	if (load_random(&load, 40) == 0) {
+		take_down();
+		bring_up();
+	}
+	if (load_random(&load, 8) == 0)
+		load_drain(&load);
+	else
+		load_some(&load);
+}
+
+START_TEST(killed_at_random_under_load_it_loses_nothing)
+{
+	unsigned wanted = environment("VDISK_KILLS", 200);
+	struct sigevent event = {
+	    .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+	struct sigaction action = {.sa_handler = shoot, .sa_flags = SA_RESTART};
+
+	sigaction(SIGUSR1, &action, NULL);
+	ck_assert_int_eq(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+	drv.step = survive;
+	aim();
+	while (killed < wanted)
+		random_load();
+	load_drain(&load);
+	ck_assert_uint_eq(fake_xen_calls(XC_CREATE_IOREQ_SERVER), 1);
+	timer_delete(timer);
+	if (heir != 0) {
+		kill(heir, SIGKILL);
+		await(heir);
+	}
+	load_verify(&load, file);
+	assert_calm();
+	printf("kill: %u kills, %u requests\n", killed, load.completed);
+}
+END_TEST
+
+/*
+ * After each store to what is shared with a successor or the guest.  Each
+ * generation has a number of stores to live.
+ */
+
+#define GENERATIONS 64
+
+static unsigned plan[GENERATIONS]; /* stores after which; 0: lives */
+static unsigned generation;	   /* how many of them are dead */
+
+/*
+ * While the guest waits: see whether vdisk still lives, and sleep.
+ */
+static void
+succeed(void)
+{
+	uint32_t seen = fake_xen_events();
+	int status;
+
+	if (waitpid(child, &status, WNOHANG) == child) {
+		assert_killed(status);
+		ck_assert_uint_lt(++generation, GENERATIONS);
+		fake_xen_kill_after(plan[generation]);
+		child = spawn();
+	}
+	/* What happened just before 'seen' costs one turn. */
+	fake_xen_sleep(seen, 1);
+}
+
+/*
+ * Watch what the guest looks at: used ring, and the pages with the status
+ * bytes.  False: that is not possible here.
+ */
+static bool
+watch_pages(void)
+{
+	unsigned i;
+
+	if (!fake_xen_watch(drv.used))
+		return false;
+	for (i = 0; i < LOAD_SLOTS; i++)
+		fake_xen_watch(drv.requests + i * DRIVER_REQUEST_BYTES);
+	/* By the next one, that is. */
+	kill(child, SIGKILL);
+	await(child);
+	child = spawn();
+	return true;
+}
+
+/* What the guest does meanwhile. */
+
+static void
+one_write(void)
+{
+	load_request(&load, VIRTIO_BLK_T_OUT, 3, 2);
+	driver_kick(&drv);
+	load_drain(&load);
+}
+
+static void
+a_batch(void)
+{
+	load_request(&load, VIRTIO_BLK_T_OUT, 8, 8);
+	load_request(&load, VIRTIO_BLK_T_IN, 100, 1);
+	load_request(&load, VIRTIO_BLK_T_FLUSH, 0, 0);
+	load_request(&load, VIRTIO_BLK_T_OUT, 200, 3);
+	driver_kick(&drv);
+	load_drain(&load);
+}
+
+static void
+a_reset_in_flight(void)
+{
+	load_request(&load, VIRTIO_BLK_T_OUT, 40, 8);
+	load_request(&load, VIRTIO_BLK_T_IN, 50, 8);
+	driver_kick(&drv);
+	take_down();
+	fake_xen_kill_after(0); /* a start is another act */
+	bring_up();
+}
+
+static void
+pages_given_back_in_flight(void)
+{
+	load_request(&load, VIRTIO_BLK_T_OUT, 60, 8);
+	load_request(&load, VIRTIO_BLK_T_IN, 70, 8);
+	driver_invalidate(&drv, 1);
+	driver_kick(&drv);
+	driver_end(&drv, 1);
+	load_drain(&load);
+}
+
+static void
+two_vcpus(void)
+{
+	driver_begin(&drv, 1, false, VIRTIO_MMIO_CONFIG, 8, 0);
+	one_write();
+	ck_assert_uint_eq(driver_end(&drv, 1), LOAD_SECTORS);
+}
+
+/* It may find a request done before it is told, and use its descriptors. */
+static void
+a_guest_that_does_not_wait(void)
+{
+	unsigned i;
+
+	for (i = 0; i < 3; i++) {
+		load_request(&load, VIRTIO_BLK_T_OUT, 80 + i, 1);
+		driver_kick(&drv);
+		load_poll(&load);
+	}
+	driver_interrupt(&drv);
+}
+
+static void
+a_fault(void)
+{
+	struct vring_avail *avail = driver_avail(&drv);
+
+	avail->ring[drv.avail_idx % drv.num] = drv.num;
+	drv.avail_idx++;
+	__atomic_store_n(&avail->idx, drv.avail_idx, __ATOMIC_RELEASE);
+	driver_kick(&drv);
+	driver_patience(&drv);
+	while (!(driver_interrupt(&drv) & VIRTIO_MMIO_INT_CONFIG))
+		driver_wait(&drv);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS),
+	    15 | VIRTIO_CONFIG_S_NEEDS_RESET);
+	fake_xen_kill_after(0);
+	take_down();
+	bring_up();
+}
+
+static void
+the_start(void)
+{
+	take_down();
+	bring_up();
+}
+
+static const struct {
+	void (*act)(void);
+	const char *name;
+} acts[] = {
+    {one_write, "a write"},
+    {a_batch, "a batch"},
+    {two_vcpus, "two vCPUs"},
+    {pages_given_back_in_flight, "INVALIDATE"},
+    {a_guest_that_does_not_wait, "polling"},
+    {a_reset_in_flight, "a reset"},
+    {a_fault, "a fault"},
+    {the_start, "a start"},
+};
+
+/*
+ * Do it while generations are killed as planned, and tell how many were.  Then
+ * all must be well.
+ */
+static unsigned
+act_and_die(unsigned what)
+{
+	/* Rings at rest, and at the same positions each time. */
+	drv.step = NULL;
+	take_down();
+	bring_up();
+	generation = 0;
+	drv.step = succeed;
+	fake_xen_kill_after(plan[0]);
+	acts[what].act();
+	fake_xen_kill_after(0);
+	memset(&plan[generation + 1], 0,
+	    sizeof(plan) - (generation + 1) * sizeof(plan[0]));
+	a_batch();
+	ck_assert_uint_eq(drv.used_idx, drv.avail_idx);
+	load_verify(&load, file);
+	return generation;
+}
+
+static void
+report(const char *how, const char *what)
+{
+	printf("kill: %s in %s: %u kills, after %u stores\n", how, what, killed,
+	    fake_xen_stores());
+	assert_calm();
+}
+
+/*
+ * Numbers of stores to die after: each, or one in so many, beginning with
+ * another one if 'shift' is another.
+ */
+static unsigned
+stride(void)
+{
+	return environment("VDISK_KILL_STRIDE", 7);
+}
+
+static unsigned
+start_at(unsigned shift)
+{
+	return 1 + shift % stride();
+}
+
+START_TEST(killed_after_any_store_it_loses_nothing)
+{
+	/* All of them, normally, but a start is long and repeats itself. */
+	unsigned step = acts[_i].act == the_start ? stride() : 1 + stride() / 8;
+	unsigned n = 1;
+
+	if (!watch_pages())
+		return;
+	memset(plan, 0, sizeof(plan));
+	for (plan[0] = n; act_and_die(_i) == 1; plan[0] = n)
+		n += step;
+	ck_assert_uint_gt(n, 5);
+	report("once", acts[_i].name);
+}
+END_TEST
+
+START_TEST(killed_again_and_again_it_loses_nothing)
+{
+	unsigned i, n = start_at(_i);
+
+	if (!watch_pages())
+		return;
+	do {
+		memset(plan, 0, sizeof(plan));
+		for (i = 0; i < 8; i++)
+			plan[i] = n;
+		n += stride();
+	} while (act_and_die(_i) > 0);
+	report("8 times", acts[_i].name);
+}
+END_TEST
+
+START_TEST(killed_while_it_continues_it_loses_nothing)
+{
+	unsigned first = start_at(_i), second, died;
+
+	if (!watch_pages())
+		return;
+	do {
+		second = start_at(first);
+		do {
+			memset(plan, 0, sizeof(plan));
+			plan[0] = first;
+			plan[1] = second;
+			died = act_and_die(_i);
+			second += stride();
+		} while (died == 2);
+		first += stride();
+	} while (died > 0);
+	report("twice", acts[_i].name);
+}
+END_TEST
+
+/*
+ * One lives, and one only.
+ */
+
+static void
+set_up_nobody(void)
+{
+	setup();
+	kill(child, SIGKILL);
+	await(child);
+	child = 0;
+	fresh_errors();
+}
+
+static void
+assert_gave_up(int status)
+{
+	const char *text = errors(), *end = strchr(text, '\n');
+
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1,
+	    "status %#x", status);
+	ck_assert_msg(
+	    end != NULL && end[1] == '\0', "not one line: '%s'", text);
+	ck_assert_msg(strstr(text, "another vdisk serves") != NULL, "%s", text);
+}
+
+START_TEST(of_two_successors_one_serves_and_one_gives_up)
+{
+	pid_t one, other, ended;
+	int status;
+
+	one = spawn();
+	other = spawn();
+	ended = waitpid(-1, &status, 0);
+	ck_assert(ended == one || ended == other);
+	child = ended == one ? other : one;
+	ck_assert_uint_eq(fake_xen_server_bound(0), 2);
+	a_batch();
+	ck_assert_int_eq(kill(child, SIGKILL), 0);
+	await(child);
+	child = 0;
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1,
+	    "status %#x", status);
+	ck_assert_ptr_nonnull(strstr(errors(), CONTINUING));
+	ck_assert_ptr_nonnull(strstr(errors(), "another vdisk serves"));
+	ck_assert_uint_eq(fake_xen_calls(XC_CREATE_IOREQ_SERVER), 1);
+}
+END_TEST
+
+START_TEST(while_one_lives_another_gives_up_and_disturbs_nothing)
+{
+	ioreq_t before[FAKE_XEN_PAGE / sizeof(ioreq_t)];
+	struct timespec from, to;
+	unsigned raised;
+	pid_t other;
+	int status;
+
+	a_batch();
+	driver_interrupt(&drv);
+	memcpy(before, fake_xen_server_page(0), sizeof(before));
+	raised = fake_xen_irq_raised();
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	other = spawn();
+	status = await(other);
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	assert_gave_up(status);
+	ck_assert_int_le(to.tv_sec - from.tv_sec, 4);
+	ck_assert_mem_eq(before, fake_xen_server_page(0), sizeof(before));
+	ck_assert_uint_eq(fake_xen_irq_raised(), raised);
+	ck_assert_uint_eq(fake_xen_server_bound(0), 2);
+	ck_assert_uint_eq(fake_xen_calls(XC_CREATE_IOREQ_SERVER), 1);
+	a_batch();
+	load_verify(&load, file);
+}
+END_TEST
+
+START_TEST(ended_and_started_again_it_is_an_upgrade)
+{
+	unsigned i, n;
+	int status;
+
+	for (i = 0; i < 20; i++) {
+		for (n = 0; n < LOAD_SLOTS; n++)
+			load_any(&load);
+		driver_kick(&drv);
+		kill(child, i % 2 == 0 ? SIGTERM : SIGHUP);
+		status = await(child);
+		ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+		    "status %#x", status);
+		child = spawn();
+		load_drain(&load);
+	}
+	load_verify(&load, file);
+	assert_calm();
+}
+END_TEST
+
+#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
+
+static void
+add_case(Suite *suite, TCase *tc, void (*before)(void))
+{
+	tcase_set_timeout(tc, 3600);
+	tcase_add_checked_fixture(tc, before, teardown);
+	suite_add_tcase(suite, tc);
+}
+
+static Suite *
+suite(void)
+{
+	Suite *s = suite_create("kill");
+	TCase *tc;
+
+	add_case(s, tc = tcase_create("random"), setup);
+	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
+
+	add_case(s, tc = tcase_create("stores"), setup);
+	tcase_add_loop_test(
+	    tc, killed_after_any_store_it_loses_nothing, 0, COUNT(acts));
+
+	add_case(s, tc = tcase_create("generations"), setup);
+	tcase_add_loop_test(
+	    tc, killed_again_and_again_it_loses_nothing, 0, COUNT(acts));
+
+	add_case(s, tc = tcase_create("pairs"), setup);
+	/* All but a start. */
+	tcase_add_loop_test(
+	    tc, killed_while_it_continues_it_loses_nothing, 0, COUNT(acts) - 1);
+
+	add_case(s, tc = tcase_create("one"), setup);
+	tcase_add_test(
+	    tc, while_one_lives_another_gives_up_and_disturbs_nothing);
+	tcase_add_test(tc, ended_and_started_again_it_is_an_upgrade);
+
+	add_case(s, tc = tcase_create("two"), set_up_nobody);
+	tcase_add_loop_test(
+	    tc, of_two_successors_one_serves_and_one_gives_up, 0, 2);
+	return s;
+}
+
+int
+main(void)
+{
+	SRunner *sr = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}
