@@ -47,6 +47,7 @@ struct blk {
 	struct virtio_blk_config config;
 	struct io_uring uring;
 	unsigned inflight; /* submitted and not reaped */
+	int refusal;	   /* how the last submission ended */
 	unsigned errors;   /* failed operations since the last message */
 	time_t logged;	   /* second of the last message about one */
 	STAILQ_HEAD(, blk_req) done;
@@ -499,9 +500,11 @@ blk_kick(struct blk *blk)
 		return;
 	/* What is not taken now stays queued for the next time. */
 	e = io_uring_submit(&blk->uring);
-	if (e < 0 && e != -EINTR && e != -EAGAIN && e != -EBUSY)
+	if (e < 0 && e != blk->refusal && e != -EINTR && e != -EAGAIN &&
+	    e != -EBUSY)
 		xtl_log(blk->log, XTL_CRITICAL, -e, "vdisk",
 		    "cannot submit to io_uring");
+	blk->refusal = e;
 }
 
 struct blk_req *

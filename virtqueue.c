@@ -267,6 +267,7 @@ walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 {
 	const char *p, *table = (const char *)descriptors(vq);
 	uint32_t i = head, num = vq->s->num, steps = 0;
+	uint64_t bytes = 0;
 	bool indirect = false;
 	struct vring_desc d;
 
@@ -302,6 +303,10 @@ walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 			i = steps = 0;
 			continue;
 		}
+		/* To look up a long buffer takes long (2.7.5.2). */
+		bytes += d.len;
+		if (bytes > UINT64_C(1) << 32)
+			return fault(vq, "chain of more than 4 GiB");
 		if (add_buffer(vq, chain, &d) < 0)
 			return -1;
 		if (!(d.flags & VRING_DESC_F_NEXT))

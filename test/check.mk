@@ -17,6 +17,9 @@ check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/fake_xen test/trace test/fake_log
 check_vdisk       := test/fake_xen test/driver
 check_kill        := test/fake_xen test/driver test/load
+check_hostile     := $(check_virtio_mmio)
+check_host        := test/fake_xen test/driver
+check_fuzz        := virtio_mmio virtqueue blk test/fuzz test/fake_ioreq test/fake_log
 
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
@@ -25,9 +28,11 @@ check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_rais
 # What blk.c submits can be watched, held back, shortened or made to fail.
 check_blk_LDFLAGS := -Wl,--wrap=io_uring_submit
 check_virtio_mmio_LDFLAGS := -Wl,--wrap=io_uring_submit
+check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit
 
 CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
 CHECK_LIBS := xentoollog liburing check
+check_fuzz_LIBS := xentoollog check
 
 $(BUILD)/test/%.o: CPPFLAGS += $(shell $(PKG_CONFIG) --cflags check)
 
@@ -35,7 +40,7 @@ $(BUILD)/test/%.o: CPPFLAGS += $(shell $(PKG_CONFIG) --cflags check)
 $(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
     $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(check_$$*)))
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(check_$*_LDFLAGS) -o $@ $^ \
-	    $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
+	    $(shell $(PKG_CONFIG) --libs $(or $(check_$*_LIBS),$(CHECK_LIBS)))
 
 # The same fake as the three libraries that vdisk is linked with, one file under
 # three names: put in front of the real ones it is a Xen for any vdisk.
@@ -48,6 +53,13 @@ $(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.m
 	    -Wl,--version-script=test/fake_xen.map -o $@ $< \
 	    $(shell $(PKG_CONFIG) --libs xentoollog)
 
+# Before liburing, for check_host.
+$(BUILD)/test/lib/fake_host.so: test/fake_host.c test/fake_host.h
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_CFLAGS) -MF $(BUILD)/test/fake_host.d -fPIC -shared -o $@ $<
+
+$(BUILD)/test/check_host: | $(PROGRAM) $(FAKE_XEN_LIBS) $(BUILD)/test/lib/fake_host.so
+
 $(FAKE_XEN_LIBS): $(BUILD)/test/lib/libfakexen.so
 	@ln -sf libfakexen.so $@
 
@@ -58,6 +70,7 @@ check:
 	@$(MAKE) --no-print-directory check-run
 
 check-run: $(CHECKS)
+	@test/musts.sh
 	@failed=; for t in $(CHECKS); do \
 	    VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/lib) \
 	        $$t || failed="$$failed $${t##*/}"; \

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A host that fails, for the program as it is shipped: preloaded, it stands
+ * before io_uring_submit(), and does what the test says in memory they share.
+ */
+#ifndef FAKE_HOST_H
+#define FAKE_HOST_H
+
+#include <stdint.h>
+
+/* The environment variable with the path of that memory. */
+#define FAKE_HOST "FAKE_HOST"
+
+struct fake_host {
+	/* To be set: */
+	uint32_t hold;	 /* fsyncs are kept from the kernel */
+	uint32_t fail;	 /* operations that fail */
+	uint32_t error;	 /* ... with this errno */
+	uint32_t limit;	 /* bytes one operation transfers; 0: no limit */
+	uint32_t refuse; /* submissions that fail as a whole, with 'error' */
+
+	/* Of all that were submitted: */
+	uint32_t reads, writes, dsyncs, fsyncs, datasyncs;
+	uint32_t held; /* submissions that kept back an fsync */
+};
+
+#endif
