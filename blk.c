@@ -34,7 +34,10 @@
 /* What one operation transfers at most; the kernel's own limit is higher. */
 #define TRANSFER_MAX (UINT32_C(1) << 30)
 
-/* Operations started again after EINTR or EAGAIN, per request. */
+/*
+ * Operations started again, per request, after EINTR, EAGAIN, or EFAULT: guest
+ * memory can be missing for a moment while more of it is being mapped.
+ */
 #define RETRIES 16
 
 struct blk {
@@ -471,7 +474,8 @@ log_failure(struct blk *blk, const struct blk_req *req, int error)
 static void
 complete(struct blk *blk, struct blk_req *req, int res)
 {
-	if ((res == -EINTR || res == -EAGAIN) && req->retries++ < RETRIES) {
+	if ((res == -EINTR || res == -EAGAIN || res == -EFAULT) &&
+	    req->retries++ < RETRIES) {
 		start(blk, req);
 	} else if (res < 0) {
 		log_failure(blk, req, -res);
@@ -514,10 +518,11 @@ blk_reap(struct blk *blk)
 	struct blk_req *req;
 
 	while (STAILQ_EMPTY(&blk->done)) {
-		/* Requests that go on do so before we say "nothing yet". */
+		/* Before we say "nothing yet", what goes on may do so. */
 		if (io_uring_peek_cqe(&blk->uring, &cqe) != 0) {
 			blk_kick(blk);
-			return NULL;
+			if (io_uring_peek_cqe(&blk->uring, &cqe) != 0)
+				return NULL;
 		}
 		req = io_uring_cqe_get_data(cqe);
 		complete(blk, req, cqe->res);

@@ -54,48 +54,59 @@ is_present(const struct guest *guest, uint64_t page)
 }
 
 /*
- * Map 'count' pages from page number 'first' on, none of which is mapped yet.
+ * The window cannot be kept whole any more, or pages that the guest gave up
+ * would stay within reach: we must not go on.
+ */
+static _Noreturn void
+give_up(struct guest *guest)
+{
+	xtl_log(guest->log, XTL_CRITICAL, errno, "vdisk",
+	    "cannot unmap guest memory");
+	abort();
+}
+
+/*
+ * Map the chunk that begins at page 'first', in place of what was mapped there.
+ *
+ * It must be all of the chunk: where dom0 is auto-translated, Linux's privcmd
+ * keeps the pages of a mapping in one array and does not notice when a mapping
+ * is split, so to map or unmap a part of one frees the wrong pages.
  */
 static void
-map(struct guest *guest, uint64_t first, uint64_t count)
+map(struct guest *guest, uint64_t first)
 {
 	xen_pfn_t gfn[CHUNK];
 	int err[CHUNK];
 	char *at = guest->window + (first << PAGE_BITS);
 	uint64_t i;
 
-	for (i = 0; i < count; i++)
+	for (i = 0; i < CHUNK; i++)
 		gfn[i] = first + i;
+	memset(&guest->present[first / 64], 0, CHUNK / 8);
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, at,
-		PROT_READ | PROT_WRITE, MAP_FIXED, count, gfn, err) == NULL) {
+		PROT_READ | PROT_WRITE, MAP_FIXED, CHUNK, gfn, err) == NULL) {
 		/* It may have left a hole for other mappings to fall into. */
-		if (mmap(at, count << PAGE_BITS, WINDOW_PROT,
+		if (mmap(at, CHUNK << PAGE_BITS, WINDOW_PROT,
 			WINDOW_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED)
-			abort();
+			give_up(guest);
 		return;
 	}
-	for (i = 0; i < count; i++)
+	for (i = 0; i < CHUNK; i++)
 		if (err[i] == 0)
 			guest->present[(first + i) / 64] |=
 			    UINT64_C(1) << ((first + i) % 64);
 }
 
 /*
- * Make 'page' present if the guest has it: with its chunk, or, if some of that
- * is mapped already and perhaps in use by a request in flight, alone.
+ * Make 'page' present if the guest has it.  A request in flight on other pages
+ * of the chunk may find them missing for a moment, and is then done again:
+ * blk.c takes EFAULT for what it is.
  */
 static bool
 make_present(struct guest *guest, uint64_t page)
 {
-	static const uint64_t nothing[CHUNK / 64];
-	uint64_t chunk = page / CHUNK * CHUNK;
-
-	if (is_present(guest, page))
-		return true;
-	if (memcmp(&guest->present[chunk / 64], nothing, sizeof(nothing)) == 0)
-		map(guest, chunk, CHUNK);
-	else
-		map(guest, page, 1);
+	if (!is_present(guest, page))
+		map(guest, page / CHUNK * CHUNK);
 	return is_present(guest, page);
 }
 
@@ -155,17 +166,11 @@ guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
 void
 guest_forget(struct guest *guest)
 {
-	/*
-	 * The kernel unmaps whatever stood there.  If it cannot, pages that
-	 * the guest gave up would stay within reach, and we must not go on.
-	 */
+	/* The kernel unmaps whatever stood there. */
 	if (mmap(guest->window, guest->size, WINDOW_PROT,
 		WINDOW_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED ||
 	    mmap(guest->present, guest->size / PAGE_BYTES / 8,
 		PROT_READ | PROT_WRITE, WINDOW_FLAGS | MAP_FIXED, -1,
-		0) == MAP_FAILED) {
-		xtl_log(guest->log, XTL_CRITICAL, errno, "vdisk",
-		    "cannot unmap guest memory");
-		abort();
-	}
+		0) == MAP_FAILED)
+		give_up(guest);
 }

@@ -135,6 +135,7 @@ struct xendevicemodel_handle {
 
 struct xenforeignmemory_handle {
 	struct common c;
+	size_t pages; /* of each mapping at a fixed address */
 };
 
 struct xenforeignmemory_resource_handle {
@@ -929,6 +930,12 @@ xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
 		leave(error);
 		return NULL;
 	}
+	/* Linux's privcmd frees the wrong pages when a mapping is split. */
+	if ((flags & MAP_FIXED) && fmem->pages == 0)
+		fmem->pages = pages;
+	if ((flags & MAP_FIXED) &&
+	    (pages != fmem->pages || arr[0] % pages != 0))
+		die("a mapping is split by another one");
 	map = reserve(addr, pages * FAKE_XEN_PAGE, flags);
 	if (map == MAP_FAILED) {
 		leave(errno);
