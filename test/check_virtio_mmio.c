@@ -1570,6 +1570,22 @@ START_TEST(requests_in_flight_are_done_again_and_returned_once)
 }
 END_TEST
 
+START_TEST(with_nothing_to_take_a_successor_asks_for_notifications)
+{
+	start(USUAL | EVENT_IDX);
+	fake_uring.hold = true;
+	offer(0, VIRTIO_BLK_T_IN, 40);
+	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	virtio_mmio_run(dev, false);
+	/* Killed while it looked for itself. */
+	*drv.avail_event = 0;
+	expect_continued();
+	settle();
+	take(0, SECTOR + 1);
+	ck_assert_uint_eq(*drv.avail_event, 1);
+}
+END_TEST
+
 START_TEST(an_interrupt_that_may_not_have_been_raised_is_raised)
 {
 	start(USUAL);
@@ -1897,6 +1913,8 @@ suite(void)
 	tcase_add_test(tc, a_driver_can_go_on_setting_up_where_it_was);
 	tcase_add_loop_test(
 	    tc, requests_in_flight_are_done_again_and_returned_once, 0, 4);
+	tcase_add_test(
+	    tc, with_nothing_to_take_a_successor_asks_for_notifications);
 	tcase_add_loop_test(
 	    tc, an_interrupt_that_may_not_have_been_raised_is_raised, 0, 3);
 	tcase_add_loop_test(
