@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The virtio-blk device behind the queue (virtio 1.2, 5.2).  Owns the backing
- * file, its size and geometry, the judging of requests and their execution
- * through io_uring.  Does not know of rings or guest-physical addresses.
+ * The virtio-blk device behind the queue (virtio 1.2, 5.2).  Owns the judging
+ * of requests and their execution on the disk through io_uring.  Does not know
+ * of rings or guest-physical addresses.
  *
  * A request that is refused, or needs no I/O, is done when it is submitted;
  * any other is at any time one operation of the kernel's, continued when that
@@ -10,23 +10,17 @@
  */
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/param.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <liburing.h>
-#include <linux/fs.h>
 #include <xentoollog.h>
 
 #include "blk.h"
-
-#define SECTOR 512 /* the unit of the protocol, whatever blk_size says */
+#include "disk.h"
 
 /* Segments of a request: a chain of BLK_IOVECS less header and status. */
 #define SEG_MAX (BLK_IOVECS - 2)
@@ -42,7 +36,7 @@
 
 struct blk {
 	xentoollog_logger *log;
-	int fd;
+	struct disk disk;
 	bool read_only;
 	bool writeback;
 	uint64_t capacity; /* in sectors */
@@ -60,129 +54,28 @@ struct blk {
 };
 
 static void
-log_errno(const struct blk *blk, const char *what, const char *path)
+configure(struct blk *blk)
 {
-	xtl_log(
-	    blk->log, XTL_ERROR, errno, "vdisk", "cannot %s %s", what, path);
-}
+	const struct disk *d = &blk->disk;
+	uint32_t block = d->logical;
 
-static void
-log_unfit(const struct blk *blk, const char *path, const char *why)
-{
-	xtl_log(blk->log, XTL_ERROR, -1, "vdisk", "%s %s", path, why);
-}
-
-/*
- * The size and block sizes of the file or device, in bytes.
- */
-struct geometry {
-	uint64_t size;
-	uint32_t logical;   /* smallest unit of I/O */
-	uint32_t physical;  /* smallest unit without read-modify-write */
-	uint32_t alignment; /* first physical block starts here */
-	uint32_t io_min;    /* smallest unit that performs */
-	uint32_t io_opt;    /* best unit, 0 if unknown */
-};
-
-static int
-device_geometry(int fd, struct geometry *g)
-{
-	int logical, alignment;
-
-	if (ioctl(fd, BLKGETSIZE64, &g->size) < 0 ||
-	    ioctl(fd, BLKSSZGET, &logical) < 0 ||
-	    ioctl(fd, BLKPBSZGET, &g->physical) < 0 ||
-	    ioctl(fd, BLKALIGNOFF, &alignment) < 0 ||
-	    ioctl(fd, BLKIOMIN, &g->io_min) < 0 ||
-	    ioctl(fd, BLKIOOPT, &g->io_opt) < 0)
-		return -1;
-	g->logical = logical;
-	g->alignment = MAX(alignment, 0); /* -1: not known */
-	return 0;
-}
-
-/*
- * A file can be read and written by sectors, but does that best by the blocks
- * of its file system; those above a page are a matter of throughput only.
- */
-static void
-file_geometry(const struct stat *st, struct geometry *g)
-{
-	uint32_t block = st->st_blksize;
-
-	if (block < SECTOR || !powerof2(block))
-		block = SECTOR;
-	*g = (struct geometry){.size = st->st_size,
-	    .logical = SECTOR,
-	    .physical = MIN(block, 4096),
-	    .io_min = MIN(block, 4096),
-	    .io_opt = block > 4096 ? block : 0};
-}
-
-/*
- * Open 'path' if it is of the right kind; which is looked at before, since
- * merely to open something else can block or have effects.
- */
-static int
-open_disk(struct blk *blk, const char *path, struct geometry *g)
-{
-	struct stat st;
-
-	if (stat(path, &st) < 0) {
-		log_errno(blk, "find", path);
-		return -1;
-	}
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		log_unfit(
-		    blk, path, "is neither a regular file nor a block device");
-		return -1;
-	}
-	blk->fd = open(path, (blk->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-	if (blk->fd < 0 || fstat(blk->fd, &st) < 0) {
-		log_errno(blk, blk->read_only ? "read" : "write", path);
-		return -1;
-	}
-	if (S_ISREG(st.st_mode))
-		file_geometry(&st, g);
-	else if (device_geometry(blk->fd, g) < 0) {
-		log_errno(blk, "get the size of", path);
-		return -1;
-	}
-	if (g->size < SECTOR) {
-		log_unfit(blk, path, "is smaller than one sector of 512 bytes");
-		return -1;
-	}
-	if (g->size % SECTOR != 0)
-		xtl_log(blk->log, XTL_WARN, -1, "vdisk",
-		    "the last %u bytes of %s are not a whole sector, and are "
-		    "not part of the disk",
-		    (unsigned)(g->size % SECTOR), path);
-	return 0;
-}
-
-static void
-configure(struct blk *blk, const struct geometry *g)
-{
-	uint32_t block = g->logical;
-
-	blk->capacity = g->size / SECTOR;
+	blk->capacity = d->size / SECTOR;
 	blk->config = (struct virtio_blk_config){
 	    .capacity = htole64(blk->capacity),
 	    .seg_max = htole32(SEG_MAX),
 	    .blk_size = htole32(block),
-	    .physical_block_exp = __builtin_ctz(MAX(g->physical / block, 1)),
-	    .alignment_offset = MIN(g->alignment / block, UINT8_MAX),
-	    .min_io_size = htole16(MIN(g->io_min / block, UINT16_MAX)),
-	    .opt_io_size = htole32(g->io_opt / block),
+	    .physical_block_exp = __builtin_ctz(MAX(d->physical / block, 1)),
+	    .alignment_offset = MIN(d->alignment / block, UINT8_MAX),
+	    .min_io_size = htole16(MIN(d->io_min / block, UINT16_MAX)),
+	    .opt_io_size = htole32(d->io_opt / block),
 	};
 }
 
 struct blk *
-blk_open(struct xentoollog_logger *log, const char *path, bool read_only,
+blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
     const char *serial)
 {
 	struct blk *blk = calloc(1, sizeof(*blk));
-	struct geometry g;
 	int e;
 
 	if (blk == NULL) {
@@ -190,7 +83,7 @@ blk_open(struct xentoollog_logger *log, const char *path, bool read_only,
 		return NULL;
 	}
 	blk->log = log;
-	blk->read_only = read_only;
+	blk->read_only = how & DISK_READ_ONLY;
 	blk->writeback = true;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
 	STAILQ_INIT(&blk->done);
@@ -198,12 +91,12 @@ blk_open(struct xentoollog_logger *log, const char *path, bool read_only,
 		blk->free[blk->nfree] = &blk->req[blk->nfree];
 		blk->nfree++;
 	}
-	if (open_disk(blk, path, &g) < 0)
+	if (!disk_open(&blk->disk, log, path, how))
 		goto fail;
-	configure(blk, &g);
+	configure(blk);
 	e = io_uring_queue_init(BLK_REQS, &blk->uring, 0);
 	if (e == 0)
-		e = io_uring_register_files(&blk->uring, &blk->fd, 1);
+		e = io_uring_register_files(&blk->uring, &blk->disk.fd, 1);
 	if (e < 0) {
 		xtl_log(log, XTL_ERROR, -e, "vdisk", "cannot set up io_uring");
 		goto fail;

@@ -48,12 +48,14 @@ struct blk_req {
 };
 
 /*
- * Open the regular file or block device 'path' as the disk, and set up
- * asynchronous I/O.  'serial' is what VIRTIO_BLK_T_GET_ID answers: at most
- * VIRTIO_BLK_ID_BYTES characters.  NULL on failure, which has been logged to 'log'.
+ * Open the regular file or block device 'path' as the disk, 'how' disk_open()
+ * is told (DISK_*), and set up asynchronous I/O.  'serial' is what
+ * VIRTIO_BLK_T_GET_ID answers: at most VIRTIO_BLK_ID_BYTES characters.  Both
+ * texts stay the caller's, 'path' until the end.  NULL on failure, which has
+ * been logged to 'log'.
  */
 struct blk *blk_open(struct xentoollog_logger *log, const char *path,
-    bool read_only, const char *serial);
+    unsigned how, const char *serial);
 
 /*
  * The configuration space (5.2.4), little endian, and the device-specific

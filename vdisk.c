@@ -18,6 +18,7 @@
 #include <xentoollog.h>
 
 #include "blk.h"
+#include "disk.h"
 #include "guest.h"
 #include "ioreq.h"
 #include "virtio_mmio.h"
@@ -39,7 +40,7 @@ struct options {
 	unsigned irq;
 	const char *path;
 	const char *serial;
-	bool read_only;
+	unsigned how; /* DISK_*: to open it */
 	bool verbose;
 };
 
@@ -54,7 +55,7 @@ struct vdisk {
 };
 
 static const char usage[] =
-    "usage: vdisk [-hrVv] [-s SERIAL] DOMID MMIO_BASE IRQ PATH\n";
+    "usage: vdisk [-hrVv] [--no-lock] [-s SERIAL] DOMID MMIO_BASE IRQ PATH\n";
 
 static const char help[] =
     "Serve PATH as a virtio disk to the Xen guest DOMID.\n\n"
@@ -63,6 +64,7 @@ static const char help[] =
     "  IRQ                 its interrupt: Arm, an SPI's INTID; x86, an ISA "
     "IRQ\n"
     "  PATH                regular file or block device, used as it is\n\n"
+    "      --no-lock       let others use PATH at the same time\n"
     "  -r, --read-only     refuse to write\n"
     "  -s, --serial=TEXT   the disk's serial, at most 20 characters\n"
     "  -v, --verbose       say more on stderr\n"
@@ -106,6 +108,7 @@ parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
 	    {"help", no_argument, NULL, 'h'},
+	    {"no-lock", no_argument, NULL, 'L'},
 	    {"read-only", no_argument, NULL, 'r'},
 	    {"serial", required_argument, NULL, 's'},
 	    {"verbose", no_argument, NULL, 'v'},
@@ -121,8 +124,11 @@ parse(int argc, char **argv)
 		case 'h':
 			printf("%s%s", usage, help);
 			exit(0);
+		case 'L':
+			o.how |= DISK_NO_LOCK;
+			break;
 		case 'r':
-			o.read_only = true;
+			o.how |= DISK_READ_ONLY;
 			break;
 		case 's':
 			o.serial = optarg;
@@ -212,7 +218,7 @@ open_all(struct vdisk *v, const struct options *o)
 		    "cannot open a signal descriptor");
 		return false;
 	}
-	v->blk = blk_open(v->log, o->path, o->read_only, o->serial);
+	v->blk = blk_open(v->log, o->path, o->how, o->serial);
 	if (v->blk == NULL)
 		return false;
 	v->guest = guest_open(v->log, o->domid);

@@ -10,8 +10,8 @@ CHECK_SHIPPED := $(filter-out vdisk,$(SOURCES:%.c=%))
 check_guest       := guest test/fake_xen test/fake_log
 check_ioreq       := ioreq test/fake_xen test/fake_log
 check_virtqueue   := virtqueue test/fake_guest test/fake_driver
-check_blk         := blk test/fake_uring test/fake_log
-check_virtio_mmio := virtio_mmio virtqueue blk test/fake_guest test/fake_ioreq \
+check_blk         := blk disk test/fake_uring test/fake_log
+check_virtio_mmio := virtio_mmio virtqueue blk disk test/fake_guest test/fake_ioreq \
                      test/fake_driver test/fake_uring test/fake_log
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/fake_xen test/trace test/fake_log
@@ -19,7 +19,7 @@ check_vdisk       := test/fake_xen test/driver
 check_kill        := test/fake_xen test/driver test/load
 check_hostile     := $(check_virtio_mmio)
 check_host        := test/fake_xen test/driver
-check_fuzz        := virtio_mmio virtqueue blk test/fuzz test/fake_ioreq test/fake_log
+check_fuzz        := virtio_mmio virtqueue blk disk test/fuzz test/fake_ioreq test/fake_log
 
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight

@@ -21,6 +21,7 @@
 #include <linux/virtio_blk.h>
 
 #include "blk.h"
+#include "disk.h"
 #include "fake_log.h"
 #include "fake_uring.h"
 
@@ -422,6 +423,121 @@ START_TEST(the_features_are_those_that_work)
 		    FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
 		    FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO)),
 	    0);
+}
+END_TEST
+
+/* Locks. */
+
+/*
+ * Lock 'len' bytes of the file from 'first' on, as another program does.
+ */
+static int
+lock_as_other(short type, off_t first, off_t len)
+{
+	struct flock lock = {.l_type = type, .l_start = first, .l_len = len};
+	int other = open(path, O_RDWR | O_CLOEXEC);
+
+	ck_assert_int_ge(other, 0);
+	ck_assert_int_eq(fcntl(other, F_OFD_SETLK, &lock), 0);
+	return other;
+}
+
+static bool
+opens(unsigned how)
+{
+	return blk_open(&lg.logger, path, how, "") != NULL;
+}
+
+static const struct {
+	unsigned first, second; /* how the disk is opened */
+	bool refused;
+} pairs[] = {
+    {0, 0, true},
+    {0, DISK_READ_ONLY, true},
+    {DISK_READ_ONLY, 0, true},
+    {DISK_READ_ONLY, DISK_READ_ONLY, false},
+    {0, DISK_NO_LOCK, false},
+    {DISK_NO_LOCK, 0, false},
+};
+
+START_TEST(a_disk_has_one_writer_or_any_number_of_readers)
+{
+	make_file(MAX_LEN, 0600);
+	ck_assert(opens(pairs[_i].first));
+	if (pairs[_i].refused) {
+		expect_refused(path, pairs[_i].second);
+		ck_assert_ptr_nonnull(strstr(lg.last, "another vdisk"));
+	} else
+		ck_assert(opens(pairs[_i].second));
+}
+END_TEST
+
+/*
+ * QEMU locks a byte from 100 on for what it does, and one from 200 on for what
+ * others must not do: 0 to rely on the contents, 1 to write, 3 to resize.
+ */
+START_TEST(a_disk_that_qemu_writes_is_refused)
+{
+	make_file(MAX_LEN, 0600);
+	lock_as_other(F_RDLCK, 100, 2);
+	lock_as_other(F_RDLCK, 201, 1);
+	expect_refused(path, _i);
+}
+END_TEST
+
+START_TEST(a_disk_that_qemu_reads_can_be_read_and_not_written)
+{
+	make_file(MAX_LEN, 0600);
+	lock_as_other(F_RDLCK, 100, 1);
+	lock_as_other(F_RDLCK, 201, 1);
+	lock_as_other(F_RDLCK, 203, 1);
+	ck_assert(opens(DISK_READ_ONLY));
+	expect_refused(path, false);
+}
+END_TEST
+
+/*
+ * What QEMU does to find out whether it may do 'what'.
+ */
+static bool
+qemu_may(unsigned what)
+{
+	struct flock used = {
+	    .l_type = F_RDLCK, .l_start = 100 + what, .l_len = 1};
+	struct flock unshared = {
+	    .l_type = F_WRLCK, .l_start = 200 + what, .l_len = 1};
+	int other = open(path, O_RDWR | O_CLOEXEC);
+	bool may = fcntl(other, F_OFD_SETLK, &used) == 0 &&
+		   fcntl(other, F_OFD_GETLK, &unshared) == 0 &&
+		   unshared.l_type == F_UNLCK;
+
+	close(other);
+	return may;
+}
+
+START_TEST(qemu_notices_that_a_disk_is_in_use)
+{
+	make_file(MAX_LEN, 0600);
+	ck_assert(qemu_may(0) && qemu_may(1));
+	ck_assert(opens(_i));
+	ck_assert(!qemu_may(1));
+	ck_assert_int_eq(qemu_may(0), _i == DISK_READ_ONLY);
+}
+END_TEST
+
+START_TEST(a_lock_that_is_about_to_go_is_waited_for)
+{
+	int other;
+
+	make_file(MAX_LEN, 0600);
+	other = lock_as_other(F_WRLCK, 0, 0);
+	if (fork() == 0) {
+		usleep(300000);
+		_exit(0); /* and the last user of the lock is gone */
+	}
+	close(other);
+	ck_assert(opens(0));
+	ck_assert_uint_eq(lg.lines, 0);
 }
 END_TEST
 
@@ -1104,6 +1220,14 @@ suite(void)
 	tcase_add_test(tc, a_read_only_disk_refuses_writes);
 	tcase_add_test(tc, a_serial_of_20_characters_has_no_end);
 	tcase_add_test(tc, a_limit_on_file_sizes_is_an_error_not_the_end);
+
+	add_case(s, tc = tcase_create("locks"), setup);
+	tcase_add_loop_test(
+	    tc, a_disk_has_one_writer_or_any_number_of_readers, 0, N(pairs));
+	tcase_add_loop_test(tc, a_disk_that_qemu_writes_is_refused, 0, 2);
+	tcase_add_test(tc, a_disk_that_qemu_reads_can_be_read_and_not_written);
+	tcase_add_loop_test(tc, qemu_notices_that_a_disk_is_in_use, 0, 2);
+	tcase_add_test(tc, a_lock_that_is_about_to_go_is_waited_for);
 
 	add_case(s, tc = tcase_create("requests"), setup_disk);
 	tcase_add_loop_test(

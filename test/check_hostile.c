@@ -18,6 +18,7 @@
 #include <linux/virtio_mmio.h>
 
 #include "blk.h"
+#include "disk.h"
 #include "fake_driver.h"
 #include "fake_guest.h"
 #include "fake_ioreq.h"
@@ -62,7 +63,8 @@ open_disk(bool read_only)
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
-	blk = blk_open(&lg.logger, path, read_only, "serial");
+	blk = blk_open(&lg.logger, path,
+	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "serial");
 	ck_assert_ptr_nonnull(blk);
 	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
 	ck_assert_ptr_nonnull(dev);

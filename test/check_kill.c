@@ -635,7 +635,8 @@ assert_gave_up(int status)
 	    "status %#x", status);
 	ck_assert_msg(
 	    end != NULL && end[1] == '\0', "not one line: '%s'", text);
-	ck_assert_msg(strstr(text, "another vdisk serves") != NULL, "%s", text);
+	ck_assert_msg(
+	    strstr(text, "in use by another vdisk") != NULL, "%s", text);
 }
 
 START_TEST(of_two_successors_one_serves_and_one_gives_up)
@@ -656,8 +657,28 @@ START_TEST(of_two_successors_one_serves_and_one_gives_up)
 	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1,
 	    "status %#x", status);
 	ck_assert_ptr_nonnull(strstr(errors(), CONTINUING));
-	ck_assert_ptr_nonnull(strstr(errors(), "another vdisk serves"));
+	ck_assert_ptr_nonnull(strstr(errors(), "in use by another vdisk"));
 	ck_assert_uint_eq(fake_xen_calls(XC_CREATE_IOREQ_SERVER), 1);
+}
+END_TEST
+
+START_TEST(of_two_that_start_a_new_disk_one_serves_and_one_gives_up)
+{
+	pid_t one, other, ended;
+	int status;
+
+	fake_xen_start(DOMID, 2, RAM, 0);
+	one = spawn();
+	other = spawn();
+	ended = waitpid(-1, &status, 0);
+	ck_assert(ended == one || ended == other);
+	child = ended == one ? other : one;
+	assert_gave_up(status);
+	ck_assert_uint_eq(fake_xen_server_bound(0), 2);
+	ck_assert_uint_eq(fake_xen_calls(XC_CREATE_IOREQ_SERVER), 1);
+	kill(child, SIGKILL);
+	await(child);
+	child = 0;
 }
 END_TEST
 
@@ -749,6 +770,8 @@ suite(void)
 	add_case(s, tc = tcase_create("two"), set_up_nobody);
 	tcase_add_loop_test(
 	    tc, of_two_successors_one_serves_and_one_gives_up, 0, 2);
+	tcase_add_loop_test(
+	    tc, of_two_that_start_a_new_disk_one_serves_and_one_gives_up, 0, 2);
 	return s;
 }
 

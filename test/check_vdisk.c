@@ -449,6 +449,7 @@ START_TEST(help_and_version_go_to_stdout)
 		assert_mentions(text, "MMIO_BASE");
 		assert_mentions(text, "IRQ");
 		assert_mentions(text, "PATH");
+		assert_mentions(text, "--no-lock");
 		assert_mentions(text, "--read-only");
 		assert_mentions(text, "--serial");
 		assert_mentions(text, "--verbose");
@@ -565,10 +566,10 @@ END_TEST
 
 START_TEST(two_disks_of_a_guest_are_two_processes)
 {
-	const char *args[] = {"7", "0x2000200", "7", disk, NULL};
+	const char *args[] = {"--no-lock", "7", "0x2000200", "7", disk, NULL};
 	pid_t first, second;
 
-	args[2] = atoi(IRQ) > 15 ? "34" : "7";
+	args[3] = atoi(IRQ) > 15 ? "34" : "7";
 	serve(0);
 	first = child;
 	start(args, 0);
@@ -788,6 +789,43 @@ START_TEST(a_block_device_is_a_disk)
 }
 END_TEST
 
+START_TEST(a_block_device_in_use_is_refused_to_writers)
+{
+	const char *args[] = {"-r", "7", BASE_ARG, IRQ, loop_device(), NULL};
+
+	if (args[4] == NULL) {
+		fprintf(stderr,
+		    "skipped: a_block_device_in_use_is_refused_to_writers: "
+		    "no loop device to be had\n");
+		return;
+	}
+	/* As mount(8) does, or whoever makes a volume of it. */
+	ck_assert_int_ge(open(args[4], O_RDWR | O_EXCL | O_CLOEXEC), 0);
+	ck_assert_int_eq(run(args + 1, 0), 1);
+	assert_refused(args[4]);
+	assert_mentions(errors(), "in use");
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+}
+END_TEST
+
+START_TEST(a_block_device_is_not_for_others_meanwhile)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(), NULL};
+
+	if (args[3] == NULL) {
+		fprintf(stderr,
+		    "skipped: a_block_device_is_not_for_others_meanwhile: "
+		    "no loop device to be had\n");
+		return;
+	}
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	ck_assert_int_eq(open(args[3], O_RDWR | O_EXCL | O_CLOEXEC), -1);
+	ck_assert_int_eq(errno, EBUSY);
+}
+END_TEST
+
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
 int
@@ -830,6 +868,8 @@ main(void)
 	tcase_add_loop_test(tc, missing_streams_do_no_harm_to_the_disk, 0, 3);
 	tcase_add_test(tc, a_reset_is_answered_as_soon_as_nothing_is_in_flight);
 	tcase_add_test(tc, a_block_device_is_a_disk);
+	tcase_add_test(tc, a_block_device_in_use_is_refused_to_writers);
+	tcase_add_test(tc, a_block_device_is_not_for_others_meanwhile);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

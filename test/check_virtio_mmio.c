@@ -17,6 +17,7 @@
 #include <linux/virtio_mmio.h>
 
 #include "blk.h"
+#include "disk.h"
 #include "fake_driver.h"
 #include "fake_guest.h"
 #include "fake_ioreq.h"
@@ -1412,7 +1413,9 @@ succeed(bool read_only)
 	fake_log_init(&lg);
 	io.adopted = true;
 	io.raised = io.lowered = 0;
-	blk = blk_open(&lg.logger, path, read_only, "serial");
+	/* The lock of the dead one is still there, since we are it. */
+	blk = blk_open(&lg.logger, path,
+	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "serial");
 	ck_assert_ptr_nonnull(blk);
 	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
 	return dev != NULL;
@@ -1746,7 +1749,8 @@ START_TEST(a_disk_that_is_not_read_only_any_more_is_refused)
 {
 	ck_assert(succeed(false));
 	io.adopted = false;
-	blk = blk_open(&lg.logger, path, true, "serial");
+	blk =
+	    blk_open(&lg.logger, path, DISK_NO_LOCK | DISK_READ_ONLY, "serial");
 	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
 	start(USUAL);
 	expect_refused(false, "read-only");

@@ -41,6 +41,7 @@
 #include <linux/virtio_ring.h>
 
 #include "blk.h"
+#include "disk.h"
 #include "fake_ioreq.h"
 #include "fake_log.h"
 #include "fuzz.h"
@@ -727,7 +728,8 @@ static void
 open_device(void)
 {
 	if (blk == NULL)
-		blk = blk_open(&lg.logger, disk_path, read_only, "fuzz");
+		blk = blk_open(&lg.logger, disk_path,
+		    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "fuzz");
 	CHECK(blk != NULL, "no disk");
 	opens++;
 	in_device = true;
@@ -1403,7 +1405,8 @@ start_unfit(const struct op *op)
 	else
 		((uint8_t *)io.state)[op->d % sizeof(io.state)] ^= 1 + op->b;
 	CHECK(ftruncate(disk_file, size) == 0, "no file");
-	blk = blk_open(&lg.logger, disk_path, read_only, "fuzz");
+	blk = blk_open(&lg.logger, disk_path,
+	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "fuzz");
 	CHECK(blk != NULL, "no disk");
 	opens++;
 	dev = virtio_mmio_open(&lg.logger, &io, &guest, blk);

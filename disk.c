@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The regular file or block device that holds the disk's bytes.  Owns how it is
+ * found, opened and locked, and what the host tells of it.  Does not know what
+ * is read and written, or by whom.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/param.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <linux/fs.h>
+#include <xentoollog.h>
+
+#include "disk.h"
+
+/* How long a predecessor may take to die, in milliseconds. */
+#define PATIENCE 2000
+
+/*
+ * QEMU locks single bytes of an image.  One tells that somebody writes, the
+ * other that somebody relies on nobody else writing.
+ */
+#define WRITER	   101
+#define NO_WRITERS 201
+
+static bool
+cannot(const struct disk *disk, const char *what)
+{
+	xtl_log(disk->log, XTL_ERROR, errno, "vdisk", "cannot %s %s", what,
+	    disk->path);
+	return false;
+}
+
+static bool
+unfit(const struct disk *disk, const char *why)
+{
+	xtl_log(disk->log, XTL_ERROR, -1, "vdisk", "%s %s", disk->path, why);
+	return false;
+}
+
+static int
+measure_device(struct disk *disk)
+{
+	int logical, alignment;
+
+	if (ioctl(disk->fd, BLKGETSIZE64, &disk->size) < 0 ||
+	    ioctl(disk->fd, BLKSSZGET, &logical) < 0 ||
+	    ioctl(disk->fd, BLKPBSZGET, &disk->physical) < 0 ||
+	    ioctl(disk->fd, BLKALIGNOFF, &alignment) < 0 ||
+	    ioctl(disk->fd, BLKIOMIN, &disk->io_min) < 0 ||
+	    ioctl(disk->fd, BLKIOOPT, &disk->io_opt) < 0)
+		return -1;
+	disk->logical = logical;
+	disk->alignment = MAX(alignment, 0); /* -1: not known */
+	return 0;
+}
+
+/*
+ * A file can be read and written by sectors, but does that best by the blocks
+ * of its file system; those above a page are a matter of throughput only.
+ */
+static int
+measure_file(struct disk *disk)
+{
+	struct stat st;
+	uint32_t block;
+
+	if (fstat(disk->fd, &st) < 0)
+		return -1;
+	block = st.st_blksize;
+	if (block < SECTOR || !powerof2(block))
+		block = SECTOR;
+	disk->size = st.st_size;
+	disk->logical = SECTOR;
+	disk->physical = MIN(block, 4096);
+	disk->io_min = MIN(block, 4096);
+	disk->io_opt = block > 4096 ? block : 0;
+	return 0;
+}
+
+static bool
+measure(struct disk *disk)
+{
+	if ((disk->device ? measure_device(disk) : measure_file(disk)) < 0)
+		return cannot(disk, "get the size of");
+	if (disk->size < SECTOR)
+		return unfit(disk, "is smaller than one sector of 512 bytes");
+	if (disk->size % SECTOR != 0)
+		xtl_log(disk->log, XTL_WARN, -1, "vdisk",
+		    "the last %u bytes of %s are not a whole sector, and are "
+		    "not part of the disk",
+		    (unsigned)(disk->size % SECTOR), disk->path);
+	return true;
+}
+
+/*
+ * Lock the file against any other vdisk and any QEMU that could do harm: these
+ * are locks of the open file, which end when its last user does, and that is
+ * the kernel doing our last write.
+ */
+static int
+lock(int fd, bool read_only)
+{
+	struct flock all = {.l_type = F_WRLCK};
+	struct flock reader = {
+	    .l_type = F_RDLCK, .l_start = NO_WRITERS, .l_len = 1};
+	struct flock writer = {
+	    .l_type = F_WRLCK, .l_start = WRITER, .l_len = 1};
+
+	if (!read_only)
+		return fcntl(fd, F_OFD_SETLK, &all);
+	if (fcntl(fd, F_OFD_SETLK, &reader) < 0 ||
+	    fcntl(fd, F_OFD_GETLK, &writer) < 0)
+		return -1;
+	errno = EAGAIN;
+	return writer.l_type == F_UNLCK ? 0 : -1;
+}
+
+/*
+ * Open the file, alone if need be.
+ */
+static bool
+open_file(struct disk *disk, unsigned how)
+{
+	bool read_only = how & DISK_READ_ONLY, alone = !(how & DISK_NO_LOCK);
+	/* A device is also ours against mounts and the like. */
+	int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC |
+		    (disk->device && alone && !read_only ? O_EXCL : 0);
+	unsigned tries = 0;
+
+	do {
+		if (disk->fd < 0)
+			disk->fd = open(disk->path, flags);
+		if (disk->fd >= 0 && (!alone || lock(disk->fd, read_only) == 0))
+			return true;
+	} while ((errno == EAGAIN || errno == EBUSY) && tries++ < PATIENCE &&
+		 usleep(1000) == 0);
+	if (errno == EAGAIN || errno == EBUSY)
+		return unfit(
+		    disk, "is in use by another vdisk or another program");
+	if (disk->fd >= 0)
+		return cannot(disk, "lock");
+	return cannot(disk, read_only ? "read" : "write");
+}
+
+bool
+disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
+    unsigned how)
+{
+	struct stat st;
+
+	*disk = (struct disk){.log = log, .path = path, .fd = -1};
+	/* Merely to open something else can block or have effects. */
+	if (stat(path, &st) < 0)
+		return cannot(disk, "find");
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return unfit(
+		    disk, "is neither a regular file nor a block device");
+	disk->device = S_ISBLK(st.st_mode);
+	return open_file(disk, how) && measure(disk);
+}
