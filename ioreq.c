@@ -30,6 +30,7 @@
 #include <xendevicemodel.h>
 #include <xenevtchn.h>
 #include <xenforeignmemory.h>
+#include <xentoolcore.h>
 #include <xentoollog.h>
 
 #include <xen/hvm/ioreq.h>
@@ -310,6 +311,14 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 	io->fmem = xenforeignmemory_open(log, 0);
 	if (io->dmod == NULL || io->xce == NULL || io->fmem == NULL)
 		return NULL; /* the library has logged the other two */
+	/*
+	 * All handles, one by one would leave out that by which xendevicemodel
+	 * could make any hypercall.  It needs none from now on.
+	 */
+	if (xentoolcore_restrict_all(io->domid) < 0) {
+		refused(io, "give up what Xen allows for other domains");
+		return NULL;
+	}
 	found = adopt(io);
 	if (found < 0 || (found == 0 && create(io) < 0) || enable(io) < 0) {
 		if (io->created)

@@ -56,6 +56,9 @@ struct ioreq_config {
  * window and enable it; then bind the event channel of every vCPU.  When this
  * returns the guest may run.
  *
+ * Before all that, every handle of Xen's libraries in this process, guest.c's
+ * too if it is open by then, is restricted to that domain for good.
+ *
  * NULL on failure, which has been logged to 'log'; a server that was created
  * is gone again then.  There is no ioreq_close(): Xen would leave any vCPU that
  * waits in a destroyed server waiting for ever, so the server stays for a

@@ -42,9 +42,9 @@ $(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(check_$*_LDFLAGS) -o $@ $^ \
 	    $(shell $(PKG_CONFIG) --libs $(or $(check_$*_LIBS),$(CHECK_LIBS)))
 
-# The same fake as the three libraries that vdisk is linked with, one file under
-# three names: put in front of the real ones it is a Xen for any vdisk.
-FAKE_XEN_LIBS := $(foreach l,devicemodel foreignmemory evtchn,\
+# The same fake as the four libraries that vdisk is linked with, one file under
+# four names: put in front of the real ones it is a Xen for any vdisk.
+FAKE_XEN_LIBS := $(foreach l,devicemodel foreignmemory evtchn toolcore,\
                    $(BUILD)/test/lib/libxen$(l).so.1)
 
 $(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.map

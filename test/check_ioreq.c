@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -200,6 +201,7 @@ static const enum fake_xen_call opening[] = {
     XC_DEVICEMODEL_OPEN,
     XC_FOREIGNMEMORY_OPEN,
     XC_EVTCHN_OPEN,
+    XC_RESTRICT_ALL,
     XC_CREATE_IOREQ_SERVER,
     XC_MAP_RESOURCE,
     XC_MAP_IO_RANGE,
@@ -217,6 +219,37 @@ START_TEST(any_failure_gives_one_line_and_leaves_no_server)
 	/* Nor does a second try find anything in its way. */
 	ck_assert_ptr_nonnull(open_server());
 	ck_assert_uint_eq(logger.lines, 1);
+}
+END_TEST
+
+START_TEST(unless_xen_keeps_it_from_other_domains_it_does_nothing)
+{
+	setup_host();
+	fake_xen_fail(XC_RESTRICT_ALL, 1, ENOTTY);
+	ck_assert_ptr_null(open_server());
+	ck_assert_uint_eq(fake_xen_calls(XC_GET_IOREQ_SERVER_INFO), 0);
+	ck_assert_uint_eq(fake_xen_calls(XC_CREATE_IOREQ_SERVER), 0);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP_RESOURCE), 0);
+}
+END_TEST
+
+START_TEST(no_handle_of_the_process_is_good_for_another_domain_any_more)
+{
+	xen_pfn_t gfn = FAKE_XEN_LOW / FAKE_XEN_PAGE;
+	xenforeignmemory_handle *fmem;
+	void *page;
+	int err;
+
+	setup_host();
+	fmem = xenforeignmemory_open(&logger.logger, 0);
+	page = xenforeignmemory_map2(
+	    fmem, DOMID + 1, NULL, PROT_READ, 0, 1, &gfn, &err);
+	ck_assert_ptr_nonnull(page); /* it is not Xen that refuses */
+	ck_assert_ptr_nonnull(open_server());
+	page = xenforeignmemory_map2(
+	    fmem, DOMID + 1, NULL, PROT_READ, 0, 1, &gfn, &err);
+	ck_assert_ptr_null(page);
+	ck_assert_int_eq(errno, EPERM);
 }
 END_TEST
 
@@ -1044,6 +1077,10 @@ main(void)
 	tcase_add_test(tc, every_vcpu_that_fits_in_the_page_is_served);
 	tcase_add_loop_test(tc, any_failure_gives_one_line_and_leaves_no_server,
 	    0, COUNT(opening));
+	tcase_add_test(
+	    tc, unless_xen_keeps_it_from_other_domains_it_does_nothing);
+	tcase_add_test(
+	    tc, no_handle_of_the_process_is_good_for_another_domain_any_more);
 	tcase_add_test(tc, failing_at_the_last_vcpu_is_failing);
 	tcase_add_test(tc, without_a_domain_there_is_one_line_that_says_so);
 	tcase_add_test(tc, a_ninth_server_is_refused);

@@ -416,6 +416,7 @@ static const struct {
 	enum fake_xen_call call;
 	int error;
 } refusals[] = {
+    {XC_RESTRICT_ALL, ENOTTY},
     {XC_CREATE_IOREQ_SERVER, ENOSPC},
     {XC_CREATE_IOREQ_SERVER, EOPNOTSUPP},
     {XC_MAP_RESOURCE, EINVAL},

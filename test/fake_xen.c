@@ -126,7 +126,8 @@ static_assert(HANDLES <= 32, "wake_handles has not so many bits");
 /* What all handles begin with. */
 struct common {
 	xentoollog_logger *logger;
-	int domid; /* restricted to this one, or -1 */
+	int domid;	     /* restricted to this one, or -1 */
+	struct common *next; /* opened before it by this process */
 };
 
 struct xendevicemodel_handle {
@@ -151,7 +152,8 @@ struct xenevtchn_handle {
 
 static struct state *xen;
 static int xen_fd = -1;
-static uint8_t *view; /* the banks, one after the other, in the test */
+static struct common *opened; /* all handles of this process */
+static uint8_t *view;	      /* the banks, one after the other, in the test */
 
 /* Whom unlock() must wake; not sooner, lest they run into the lock. */
 static uint32_t wake_handles; /* bit h: handle h */
@@ -307,18 +309,23 @@ open_handle(enum fake_xen_call call, xentoollog_logger *logger, size_t size)
 		return NULL;
 	handle->logger = logger;
 	handle->domid = -1;
+	handle->next = opened;
+	opened = handle;
 	return handle;
 }
 
-static int
-restrict_handle(enum fake_xen_call call, int *restricted, domid_t domid)
+int
+xentoolcore_restrict_all(domid_t domid)
 {
-	int error = enter(call);
+	int error = enter(XC_RESTRICT_ALL);
+	struct common *c;
 
-	if (error == 0 && *restricted != -1 && *restricted != domid)
-		error = EACCES;
-	if (error == 0)
-		*restricted = domid;
+	for (c = opened; error == 0 && c != NULL; c = c->next) {
+		if (c->domid != -1 && c->domid != domid)
+			error = EACCES;
+		else
+			c->domid = domid;
+	}
 	return leave(error);
 }
 
@@ -430,12 +437,6 @@ xenevtchn_open(struct xentoollog_logger *logger, unsigned flags)
 	h->open = true;
 	unlock();
 	return xce;
-}
-
-int
-xenevtchn_restrict(xenevtchn_handle *xce, domid_t domid)
-{
-	return restrict_handle(XC_EVTCHN_RESTRICT, &xce->c.domid, domid);
 }
 
 int
@@ -593,12 +594,6 @@ xendevicemodel_open(struct xentoollog_logger *logger,
 {
 	return open_handle(
 	    XC_DEVICEMODEL_OPEN, logger, sizeof(xendevicemodel_handle));
-}
-
-int
-xendevicemodel_restrict(xendevicemodel_handle *dmod, domid_t domid)
-{
-	return restrict_handle(XC_DEVICEMODEL_RESTRICT, &dmod->c.domid, domid);
 }
 
 int
@@ -902,13 +897,6 @@ xenforeignmemory_open(struct xentoollog_logger *logger,
 {
 	return open_handle(
 	    XC_FOREIGNMEMORY_OPEN, logger, sizeof(xenforeignmemory_handle));
-}
-
-int
-xenforeignmemory_restrict(xenforeignmemory_handle *fmem, domid_t domid)
-{
-	return restrict_handle(
-	    XC_FOREIGNMEMORY_RESTRICT, &fmem->c.domid, domid);
 }
 
 void *

@@ -27,6 +27,7 @@
 #include <xendevicemodel.h>
 #include <xenevtchn.h>
 #include <xenforeignmemory.h>
+#include <xentoolcore.h>
 
 #include <xen/hvm/ioreq.h>
 
@@ -39,8 +40,8 @@
 #define FAKE_XEN_VCPUS	 128
 
 enum fake_xen_call {
+	XC_RESTRICT_ALL,
 	XC_DEVICEMODEL_OPEN,
-	XC_DEVICEMODEL_RESTRICT,
 	XC_CREATE_IOREQ_SERVER,
 	XC_GET_IOREQ_SERVER_INFO,
 	XC_MAP_IO_RANGE,
@@ -50,13 +51,11 @@ enum fake_xen_call {
 	XC_SET_ISA_IRQ_LEVEL,
 	XC_NR_VCPUS,
 	XC_FOREIGNMEMORY_OPEN,
-	XC_FOREIGNMEMORY_RESTRICT,
 	XC_MAP2,
 	XC_UNMAP,
 	XC_MAP_RESOURCE,
 	XC_UNMAP_RESOURCE,
 	XC_EVTCHN_OPEN,
-	XC_EVTCHN_RESTRICT,
 	XC_EVTCHN_FD,
 	XC_BIND_INTERDOMAIN,
 	XC_UNBIND,

@@ -7,7 +7,7 @@ packages="make gcc pkg-config libxen-dev liburing-dev check"
 present() {
 	command -v "${CC:-gcc}" >/dev/null && command -v pkg-config >/dev/null &&
 	    pkg-config --exists xendevicemodel xenforeignmemory xenevtchn \
-	        xentoollog liburing check
+	        xentoolcore xentoollog liburing check
 }
 
 present && exit 0
