@@ -71,6 +71,39 @@ configure(struct blk *blk)
 	};
 }
 
+/*
+ * Set up the ring.  By a ring can be done what no filter of system calls sees:
+ * ours does what is listed here and nothing else, and on our file only.
+ */
+static int
+open_ring(struct blk *blk)
+{
+	struct io_uring_restriction allowed[] = {
+	    {.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
+		.sqe_flags = IOSQE_FIXED_FILE},
+	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ},
+	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
+	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
+	    /* From here on not if read-only. */
+	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
+	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
+	};
+	unsigned n = blk->read_only ? 4 : sizeof(allowed) / sizeof(allowed[0]);
+	int e;
+
+	e = io_uring_queue_init(BLK_REQS, &blk->uring, IORING_SETUP_R_DISABLED);
+	if (e == 0)
+		e = io_uring_register_files(&blk->uring, &blk->disk.fd, 1);
+	/* Debian 12's liburing does not export its functions for these two. */
+	if (e == 0)
+		e = io_uring_register(blk->uring.ring_fd,
+		    IORING_REGISTER_RESTRICTIONS, allowed, n);
+	if (e == 0)
+		e = io_uring_register(
+		    blk->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	return e;
+}
+
 struct blk *
 blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
     const char *serial)
@@ -94,9 +127,7 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 	if (!disk_open(&blk->disk, log, path, how))
 		goto fail;
 	configure(blk);
-	e = io_uring_queue_init(BLK_REQS, &blk->uring, 0);
-	if (e == 0)
-		e = io_uring_register_files(&blk->uring, &blk->disk.fd, 1);
+	e = open_ring(blk);
 	if (e < 0) {
 		xtl_log(log, XTL_ERROR, -e, "vdisk", "cannot set up io_uring");
 		goto fail;

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <check.h>
+#include <liburing.h>
 #include <linux/virtio_blk.h>
 
 #include "blk.h"
@@ -858,6 +859,73 @@ START_TEST(a_read_only_disk_refuses_writes)
 }
 END_TEST
 
+/* What a ring in the wrong hands could do. */
+
+static bool
+is_used(unsigned opcode, bool read_only)
+{
+	switch (opcode) {
+	case IORING_OP_READ:
+	case IORING_OP_READV:
+	case IORING_OP_FSYNC:
+		return true;
+	case IORING_OP_WRITE:
+	case IORING_OP_WRITEV:
+		return !read_only;
+	default:
+		return false;
+	}
+}
+
+/*
+ * What becomes of an operation on the disk's own ring, if the ring refuses it.
+ */
+static int
+misuse(unsigned opcode, unsigned flags)
+{
+	struct io_uring *ring = fake_uring.ring;
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	struct io_uring_cqe *cqe;
+	int res;
+
+	io_uring_prep_rw(opcode, sqe, 0, out, 1, 0);
+	io_uring_sqe_set_flags(sqe, flags);
+	ck_assert_int_eq(io_uring_submit(ring), 1);
+	ck_assert_int_eq(io_uring_wait_cqe(ring, &cqe), 0);
+	res = cqe->res;
+	io_uring_cqe_seen(ring, cqe);
+	return res;
+}
+
+START_TEST(the_ring_does_what_the_disk_needs_and_nothing_else)
+{
+	bool read_only = _i;
+	unsigned opcode;
+
+	open_disk(MAX_LEN, read_only);
+	expect_read(0, SECTOR);
+	for (opcode = 0; opcode < IORING_OP_LAST; opcode++)
+		if (!is_used(opcode, read_only))
+			ck_assert_int_eq(
+			    misuse(opcode, IOSQE_FIXED_FILE), -EACCES);
+	expect_disk_untouched();
+}
+END_TEST
+
+START_TEST(the_ring_works_on_no_other_file)
+{
+	unsigned opcode;
+
+	open_disk(MAX_LEN, false);
+	expect_read(0, SECTOR);
+	for (opcode = 0; opcode < IORING_OP_LAST; opcode++)
+		ck_assert_int_eq(misuse(opcode, 0), -EACCES);
+	ck_assert_int_eq(
+	    io_uring_register_files_update(fake_uring.ring, 0, &fd, 1),
+	    -EACCES);
+}
+END_TEST
+
 /* Stable storage, 5.2.6.2. */
 
 START_TEST(a_flush_is_an_fdatasync)
@@ -1218,6 +1286,9 @@ suite(void)
 	    tc, the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes);
 	tcase_add_loop_test(tc, the_features_are_those_that_work, 0, 2);
 	tcase_add_test(tc, a_read_only_disk_refuses_writes);
+	tcase_add_loop_test(
+	    tc, the_ring_does_what_the_disk_needs_and_nothing_else, 0, 2);
+	tcase_add_test(tc, the_ring_works_on_no_other_file);
 	tcase_add_test(tc, a_serial_of_20_characters_has_no_end);
 	tcase_add_test(tc, a_limit_on_file_sizes_is_an_error_not_the_end);
 

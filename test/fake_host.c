@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * io_uring_submit() of a host that fails.  An operation that is to fail becomes
- * one that does nothing, and its result is written over when it is complete,
- * which is at once; one that is to be short is given less to do.
+ * one that the kernel refuses at once, and whose result is written over; one
+ * that is to be short is given less to do.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -113,7 +113,9 @@ io_uring_submit(struct io_uring *ring)
 		if (host->fail > 0) {
 			host->fail--;
 			failed[n++] = sqe->user_data;
-			*sqe = (struct io_uring_sqe){.opcode = IORING_OP_NOP,
+			*sqe = (struct io_uring_sqe){.opcode = IORING_OP_READ,
+			    .rw_flags = -1,
+			    .flags = IOSQE_FIXED_FILE,
 			    .user_data = sqe->user_data};
 		} else if (host->limit > 0) {
 			shorten(sqe, i & ring->sq.ring_mask);

@@ -27,6 +27,7 @@ struct fake_uring {
 	unsigned
 	    out_of_file; /* operations that touch bytes from 'file_end' on */
 	uint64_t file_end;
+	struct io_uring *ring; /* the last one submitted to */
 };
 
 extern struct fake_uring fake_uring;

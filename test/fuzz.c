@@ -480,19 +480,12 @@ io_uring_register_files(struct io_uring *ring, const int *files, unsigned n)
 }
 
 int
-io_uring_register_restrictions(
-    struct io_uring *ring, struct io_uring_restriction *res, unsigned n)
+io_uring_register(unsigned fd, unsigned opcode, const void *arg, unsigned n)
 {
-	(void)ring;
-	(void)res;
+	(void)fd;
+	(void)opcode;
+	(void)arg;
 	(void)n;
-	return 0;
-}
-
-int
-io_uring_enable_rings(struct io_uring *ring)
-{
-	(void)ring;
 	return 0;
 }
 
