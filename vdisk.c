@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <xentoollog.h>
@@ -34,6 +35,14 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 /* Milliseconds after which a silent guest is asked whether it still exists. */
 #define SILENCE 1000
 
+/*
+ * Milliseconds for which no requests are taken after guest memory was
+ * forgotten.  A guest that gives up memory while it uses its disk says so for
+ * nearly every page, and if each time the rings were mapped again first, that
+ * would take for ever.  In a lull there is nothing to wait for or to unmap.
+ */
+#define LULL 5
+
 struct options {
 	unsigned domid;
 	uint64_t base;
@@ -51,7 +60,8 @@ struct vdisk {
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct virtio_mmio *dev;
-	int signals; /* signalfd of TERM, INT and HUP */
+	int signals;	  /* signalfd of TERM, INT and HUP */
+	int64_t lull_end; /* on the clock of milliseconds() */
 };
 
 static const char usage[] =
@@ -241,6 +251,15 @@ tell_ready(void)
 	fclose(stdout);
 }
 
+static int64_t
+milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
 /*
  * Carry out one access.  False: it must wait until nothing is in flight.
  */
@@ -252,6 +271,9 @@ serve(struct vdisk *v, struct access *a)
 	if (!virtio_mmio_idle(v->dev))
 		return false;
 	guest_forget(v->guest);
+	/* The lull is not prolonged: requests get their turn, too. */
+	if (milliseconds() >= v->lull_end)
+		v->lull_end = milliseconds() + LULL;
 	return true;
 }
 
@@ -272,7 +294,7 @@ run(struct vdisk *v)
 
 	for (;;) {
 		struct access a;
-		bool waiting = false, again;
+		bool waiting = false, lull, again;
 		int n;
 
 		while (ioreq_next(v->io, &a)) {
@@ -281,14 +303,15 @@ run(struct vdisk *v)
 			else
 				waiting = true;
 		}
-		again = virtio_mmio_run(v->dev, waiting || ending);
+		lull = milliseconds() < v->lull_end;
+		again = virtio_mmio_run(v->dev, waiting || ending || lull);
 		if (ending && virtio_mmio_idle(v->dev))
 			return 0;
 		if (waiting && virtio_mmio_idle(v->dev))
 			again = true; /* what it waited for is over */
 
-		n = poll(fd, 3, again ? 0 : SILENCE);
-		if (n == 0 && !again && !ioreq_alive(v->io)) {
+		n = poll(fd, 3, again ? 0 : lull ? LULL : SILENCE);
+		if (n == 0 && !again && !lull && !ioreq_alive(v->io)) {
 			xtl_log(v->log, XTL_NOTICE, -1, "vdisk",
 			    "the guest is gone");
 			return 0;
@@ -306,7 +329,7 @@ int
 main(int argc, char **argv)
 {
 	struct options o;
-	struct vdisk v;
+	struct vdisk v = {.lull_end = 0};
 
 	open_standard_streams();
 	o = parse(argc, argv);
