@@ -1565,7 +1565,9 @@ START_TEST(requests_in_flight_are_done_again_and_returned_once)
 	ck_assert_uint_eq(slot(3)[SLOT_DATA], 43);
 	ck_assert_int_eq(pread(disk, sector, SECTOR, 41 * SECTOR), SECTOR);
 	ck_assert_uint_eq(sector[SECTOR - 1], 0xab);
-	ck_assert_uint_eq(io.raised, 1);
+	/* The kernel may finish them at once or one by one. */
+	ck_assert_uint_ge(io.raised, 1);
+	ck_assert_uint_le(io.raised, _i % 2 ? 1 : 4);
 	expect_continued();
 	settle();
 	ck_assert_uint_eq(drv.used->idx, 4);
