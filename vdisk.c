@@ -43,6 +43,16 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
  */
 #define LULL 5
 
+/* Microseconds of looking for more work before we sleep: default and most. */
+#define POLL	 50
+#define POLL_MAX 10000
+
+/* Milliseconds for which work may keep us from signals. */
+#define DEAF 1
+
+/* In nanoseconds, as all times that we keep are. */
+#define MILLISECOND UINT64_C(1000000)
+
 struct options {
 	unsigned domid;
 	uint64_t base;
@@ -50,6 +60,7 @@ struct options {
 	const char *path;
 	const char *serial;
 	unsigned how; /* DISK_*: to open it */
+	unsigned poll;
 	bool verbose;
 };
 
@@ -60,12 +71,19 @@ struct vdisk {
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct virtio_mmio *dev;
-	int signals;	  /* signalfd of TERM, INT and HUP */
-	int64_t lull_end; /* on the clock of milliseconds() */
+	int signals; /* signalfd of TERM, INT and HUP; -1: one came */
+	enum virtio_mmio_next next;
+	uint64_t poll;	      /* to look for what is next, at most */
+	uint64_t patience[3]; /* ... as it pays at present, by what it is */
+	uint64_t now;
+	uint64_t worked;   /* when there was work */
+	uint64_t listened; /* when the kernel was asked for news */
+	uint64_t lull_end;
 };
 
 static const char usage[] =
-    "usage: vdisk [-hrVv] [--no-lock] [-s SERIAL] DOMID MMIO_BASE IRQ PATH\n";
+    "usage: vdisk [-hrVv] [--no-lock] [--poll=US] [-s SERIAL] DOMID MMIO_BASE "
+    "IRQ PATH\n";
 
 static const char help[] =
     "Serve PATH as a virtio disk to the Xen guest DOMID.\n\n"
@@ -75,6 +93,7 @@ static const char help[] =
     "IRQ\n"
     "  PATH                regular file or block device, used as it is\n\n"
     "      --no-lock       let others use PATH at the same time\n"
+    "      --poll=US       microseconds to look for work before sleeping\n"
     "  -r, --read-only     refuse to write\n"
     "  -s, --serial=TEXT   the disk's serial, at most 20 characters\n"
     "  -v, --verbose       say more on stderr\n"
@@ -119,13 +138,14 @@ parse(int argc, char **argv)
 	static const struct option longs[] = {
 	    {"help", no_argument, NULL, 'h'},
 	    {"no-lock", no_argument, NULL, 'L'},
+	    {"poll", required_argument, NULL, 'P'},
 	    {"read-only", no_argument, NULL, 'r'},
 	    {"serial", required_argument, NULL, 's'},
 	    {"verbose", no_argument, NULL, 'v'},
 	    {"version", no_argument, NULL, 'V'},
 	    {NULL, 0, NULL, 0},
 	};
-	struct options o = {.serial = ""};
+	struct options o = {.serial = "", .poll = POLL};
 	const char *why;
 	int c;
 
@@ -136,6 +156,9 @@ parse(int argc, char **argv)
 			exit(0);
 		case 'L':
 			o.how |= DISK_NO_LOCK;
+			break;
+		case 'P':
+			o.poll = number("POLL", optarg, POLL_MAX + 1);
 			break;
 		case 'r':
 			o.how |= DISK_READ_ONLY;
@@ -251,15 +274,6 @@ tell_ready(void)
 	fclose(stdout);
 }
 
-static int64_t
-milliseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
-}
-
 /*
  * Carry out one access.  False: it must wait until nothing is in flight.
  */
@@ -272,9 +286,65 @@ serve(struct vdisk *v, struct access *a)
 		return false;
 	guest_forget(v->guest);
 	/* The lull is not prolonged: requests get their turn, too. */
-	if (milliseconds() >= v->lull_end)
-		v->lull_end = milliseconds() + LULL;
+	if (v->now >= v->lull_end)
+		v->lull_end = v->now + LULL * MILLISECOND;
 	return true;
+}
+
+static uint64_t
+now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * UINT64_C(1000000000) + t.tv_nsec;
+}
+
+/*
+ * Whether to look for more work instead of sleeping, there having been some
+ * ('worked') or not.  To be woken costs us, and a vCPU that waits, more than to
+ * look for a while; but not for what takes longer to come.  So whenever it does
+ * it is looked for half as long the next time, until it comes soon again.
+ */
+static bool
+look_on(struct vdisk *v, bool worked)
+{
+	uint64_t *patience = &v->patience[v->next], gap;
+
+	v->now = now();
+	gap = v->now - v->worked;
+	if (!worked) /* a disk at work may need our processor */
+		return gap < *patience && v->next != VIRTIO_MMIO_DISK;
+	*patience = gap < v->poll ? v->poll : *patience / 2;
+	v->worked = v->now;
+	v->next = virtio_mmio_next(v->dev);
+	return true;
+}
+
+/*
+ * Take the news that the kernel has for us, for which we sleep 'timeout'
+ * milliseconds at most.  The exit status if it is that we are to end, or -1.
+ */
+static int
+take_news(struct vdisk *v, int timeout)
+{
+	struct pollfd fd[] = {
+	    {.fd = ioreq_fd(v->io), .events = POLLIN},
+	    {.fd = blk_fd(v->blk), .events = POLLIN},
+	    {.fd = v->signals, .events = POLLIN},
+	};
+	int n = poll(fd, 3, timeout);
+
+	if (n == 0 && timeout == SILENCE && !ioreq_alive(v->io)) {
+		xtl_log(v->log, XTL_NOTICE, -1, "vdisk", "the guest is gone");
+		return 0;
+	}
+	if (n > 0 && fd[0].revents != 0 && ioreq_wake(v->io) < 0)
+		return EXIT_REFUSED;
+	if (n > 0 && fd[2].revents != 0)
+		v->signals = -1;
+	v->now = v->listened = now();
+	return -1;
 }
 
 /*
@@ -285,51 +355,43 @@ serve(struct vdisk *v, struct access *a)
 static int
 run(struct vdisk *v)
 {
-	struct pollfd fd[] = {
-	    {.fd = ioreq_fd(v->io), .events = POLLIN},
-	    {.fd = blk_fd(v->blk), .events = POLLIN},
-	    {.fd = v->signals, .events = POLLIN},
-	};
-	bool ending = false;
+	int status = -1;
 
-	for (;;) {
+	while (status < 0) {
 		struct access a;
-		bool waiting = false, lull, again;
-		int n;
+		bool worked = false, waiting = false, lull, hold, awake;
 
 		while (ioreq_next(v->io, &a)) {
-			if (serve(v, &a))
+			if (serve(v, &a)) {
 				ioreq_done(v->io, &a);
-			else
+				worked = true;
+			} else {
 				waiting = true;
+			}
 		}
-		lull = milliseconds() < v->lull_end;
-		again = virtio_mmio_run(v->dev, waiting || ending || lull);
-		if (ending && virtio_mmio_idle(v->dev))
+		lull = v->now < v->lull_end;
+		hold = waiting || lull || v->signals < 0;
+		worked |= virtio_mmio_run(v->dev, hold);
+		if (v->signals < 0 && virtio_mmio_idle(v->dev))
 			return 0;
 		if (waiting && virtio_mmio_idle(v->dev))
-			again = true; /* what it waited for is over */
+			continue; /* what it waited for is over */
 
-		n = poll(fd, 3, again ? 0 : lull ? LULL : SILENCE);
-		if (n == 0 && !again && !lull && !ioreq_alive(v->io)) {
-			xtl_log(v->log, XTL_NOTICE, -1, "vdisk",
-			    "the guest is gone");
-			return 0;
-		}
-		if (n > 0 && fd[0].revents != 0 && ioreq_wake(v->io) < 0)
-			return EXIT_REFUSED;
-		if (n > 0 && fd[2].revents != 0) {
-			ending = true;
-			fd[2].fd = -1;
-		}
+		awake = look_on(v, worked);
+		if (awake && v->now - v->listened < DEAF * MILLISECOND)
+			continue;
+		if (!awake && !hold)
+			awake = virtio_mmio_await(v->dev);
+		status = take_news(v, awake ? 0 : lull ? LULL : SILENCE);
 	}
+	return status;
 }
 
 int
 main(int argc, char **argv)
 {
 	struct options o;
-	struct vdisk v = {.lull_end = 0};
+	struct vdisk v = {.now = 0};
 
 	open_standard_streams();
 	o = parse(argc, argv);
@@ -337,6 +399,7 @@ main(int argc, char **argv)
 	    stderr, o.verbose ? XTL_DEBUG : XTL_NOTICE, 0);
 	if (v.log == NULL || !open_all(&v, &o))
 		return EXIT_REFUSED;
+	v.poll = o.poll * UINT64_C(1000);
 	tell_ready();
 	return run(&v);
 }

@@ -68,6 +68,7 @@ struct virtio_mmio {
 	struct blk *blk;
 	struct device_state *s;
 	struct virtqueue vq;
+	bool awaiting;	     /* the driver was asked to notify us */
 	time_t fault_logged; /* second of the last message about a fault */
 };
 
@@ -438,12 +439,14 @@ start(struct virtio_mmio *dev)
 }
 
 /*
- * Return what the disk has finished, and interrupt for all of it at once.
+ * Return what the disk has finished, and interrupt for all of it at once.  The
+ * number of requests returned.
  */
-static void
+static unsigned
 finish(struct virtio_mmio *dev)
 {
 	struct blk_req *req;
+	unsigned n = 0;
 	int wanted;
 
 	while ((req = blk_reap(dev->blk)) != NULL) {
@@ -451,37 +454,56 @@ finish(struct virtio_mmio *dev)
 		    virtqueue_push(&dev->vq, req->head, req->written) < 0)
 			fault(dev);
 		blk_put(dev->blk, req);
+		n++;
 	}
 	if (!running(dev))
-		return;
+		return n;
 	wanted = virtqueue_publish(&dev->vq);
 	if (wanted < 0)
 		fault(dev);
 	else if (wanted > 0)
 		interrupt(dev, VIRTIO_MMIO_INT_VRING);
 	virtqueue_signalled(&dev->vq);
+	return n;
 }
 
 bool
 virtio_mmio_run(struct virtio_mmio *dev, bool hold)
 {
 	unsigned started = 0;
-	int more = 0;
 
-	if (!hold && running(dev))
+	if (!hold && running(dev)) {
+		/* From now on we look ourselves, until virtio_mmio_await(). */
+		if (dev->awaiting && virtqueue_notify(&dev->vq, false) < 0)
+			fault(dev);
+		dev->awaiting = false;
 		started = start(dev);
+	}
 	blk_kick(dev->blk);
-	finish(dev);
-	if (hold || !running(dev))
+	return finish(dev) + started > 0;
+}
+
+bool
+virtio_mmio_await(struct virtio_mmio *dev)
+{
+	int more;
+
+	if (!running(dev))
 		return false;
-	/*
-	 * While there is work the driver need not notify, for we look again;
-	 * it must before we sleep.
-	 */
-	more = virtqueue_notify(&dev->vq, started == 0);
+	dev->awaiting = true;
+	more = virtqueue_notify(&dev->vq, true);
 	if (more < 0)
 		fault(dev);
-	return started > 0 || more > 0;
+	/* With all requests in use there is none to start it with. */
+	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
+}
+
+enum virtio_mmio_next
+virtio_mmio_next(const struct virtio_mmio *dev)
+{
+	if (dev->s->interrupt_status != 0)
+		return VIRTIO_MMIO_ACKNOWLEDGEMENT;
+	return virtio_mmio_idle(dev) ? VIRTIO_MMIO_REQUEST : VIRTIO_MMIO_DISK;
 }
 
 bool

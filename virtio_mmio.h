@@ -48,9 +48,26 @@ bool virtio_mmio_access(struct virtio_mmio *dev, struct access *a);
 /*
  * Move the queue on: take what the driver has made available (not if 'hold'), start
  * it, finish what the disk has completed, interrupt if wanted.  Bounded by the
- * queue size.  True: there is more to do at once.
+ * queue size.  True: there was something to do, and so may be again.
  */
 bool virtio_mmio_run(struct virtio_mmio *dev, bool hold);
+
+/*
+ * What will come next, as far as can be told: the driver's acknowledgement of
+ * an interrupt, completions of the disk, or the driver's next request.
+ */
+enum virtio_mmio_next {
+	VIRTIO_MMIO_ACKNOWLEDGEMENT,
+	VIRTIO_MMIO_DISK,
+	VIRTIO_MMIO_REQUEST,
+};
+enum virtio_mmio_next virtio_mmio_next(const struct virtio_mmio *dev);
+
+/*
+ * We are about to sleep: have the driver notify us.  True: there is something
+ * to take already, and maybe no notification for it.
+ */
+bool virtio_mmio_await(struct virtio_mmio *dev);
 
 /*
  * Whether nothing is in flight, so that no guest memory is in use.

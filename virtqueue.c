@@ -369,8 +369,9 @@ virtqueue_notify(struct virtqueue *vq, bool wanted)
 		return fault(vq, "ring not in guest memory");
 	if (!vq->event_idx)
 		STORE16(&u->flags, wanted ? 0 : VRING_USED_F_NO_NOTIFY);
-	else if (wanted)
-		STORE16((uint16_t *)&u->ring[s->num], s->next_avail);
+	else /* a position before any that can be new is never passed */
+		STORE16((uint16_t *)&u->ring[s->num],
+		    wanted ? s->next_avail : s->next_avail - s->num - 1);
 	if (!wanted)
 		return 0;
 	/*

@@ -115,7 +115,7 @@ step(void)
 		else
 			hold = true;
 	}
-	if (virtio_mmio_run(dev, hold))
+	if (virtio_mmio_run(dev, hold) || (!hold && virtio_mmio_await(dev)))
 		return;
 	poll(fd, 2, __real_blk_inflight(blk) > 0 ? 1 : 0);
 	if (fd[0].revents & POLLIN)

@@ -238,7 +238,8 @@ step(void)
 		else
 			hold = true;
 	}
-	return virtio_mmio_run(r.dev, hold);
+	return virtio_mmio_run(r.dev, hold) ||
+	       (!hold && virtio_mmio_await(r.dev));
 }
 
 static void

@@ -212,7 +212,19 @@ assert_mentions(const char *text, const char *what)
 }
 
 /*
- * Start vdisk on the disk and wait until the guest may run.
+ * Start vdisk on the disk with an option, and wait until the guest may run.
+ */
+static void
+serve_with(const char *option)
+{
+	const char *args[] = {option, "7", BASE_ARG, IRQ, disk, NULL};
+
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+}
+
+/*
+ * The same without, and however it is to be run.
  */
 static void
 serve(int how)
@@ -309,6 +321,8 @@ static const struct {
     {"IRQ", "4294967301", {"7", BASE_ARG, "4294967301", "p"}},
     {"SERIAL", "123456789012345678901",
 	{"-s", "123456789012345678901", "7", BASE_ARG, IRQ, "p"}},
+    {"POLL", "10001", {"--poll=10001", "7", BASE_ARG, IRQ, "p"}},
+    {"POLL", "50us", {"--poll=50us", "7", BASE_ARG, IRQ, "p"}},
     {"usage", "DOMID", {NULL}},
     {"usage", "PATH", {"7", BASE_ARG, IRQ}},
     {"usage", "PATH", {"7", BASE_ARG, IRQ, "p", "q"}},
@@ -451,6 +465,7 @@ START_TEST(help_and_version_go_to_stdout)
 		assert_mentions(text, "IRQ");
 		assert_mentions(text, "PATH");
 		assert_mentions(text, "--no-lock");
+		assert_mentions(text, "--poll");
 		assert_mentions(text, "--read-only");
 		assert_mentions(text, "--serial");
 		assert_mentions(text, "--verbose");
@@ -695,6 +710,63 @@ START_TEST(a_signal_ends_it_though_the_guest_goes_on)
 }
 END_TEST
 
+START_TEST(a_signal_ends_it_though_accesses_have_no_end)
+{
+	struct pollfd fd = {.events = POLLIN};
+	uint64_t data;
+
+	serve_with("--poll=10000");
+	fd.fd = syscall(SYS_pidfd_open, child, 0);
+	for (unsigned i = 0; i < 100; i++)
+		driver_read(&drv, VIRTIO_MMIO_STATUS);
+	kill(child, SIGTERM);
+	driver_patience(&drv);
+	driver_begin(&drv, 0, false, VIRTIO_MMIO_STATUS, 4, 0);
+	while (poll(&fd, 1, 0) == 0)
+		if (fake_xen_answered(0, &data))
+			driver_begin(&drv, 0, false, VIRTIO_MMIO_STATUS, 4, 0);
+		else
+			driver_wait(&drv);
+	ck_assert_int_eq(finish(), 0);
+}
+END_TEST
+
+/*
+ * Nanoseconds of processor time that vdisk takes in so many milliseconds.
+ */
+static uint64_t
+busy_for(unsigned ms)
+{
+	struct timespec before, after, moment = {.tv_nsec = ms * 1000000};
+	clockid_t cpu;
+
+	ck_assert_int_eq(clock_getcpuclockid(child, &cpu), 0);
+	clock_gettime(cpu, &before);
+	nanosleep(&moment, NULL);
+	clock_gettime(cpu, &after);
+	return (after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec -
+	       before.tv_nsec;
+}
+
+START_TEST(after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps)
+{
+	static const char *const polls[] = {"--poll=0", "--poll=10000"};
+	bool looked = false;
+
+	serve_with(polls[_i]);
+	guest();
+	exercise(1);
+	/* If this machine lets two accesses come soon after one another. */
+	for (unsigned i = 0; i < 30 && !looked; i++) {
+		for (unsigned n = 0; n < 10; n++)
+			driver_read(&drv, VIRTIO_MMIO_STATUS);
+		looked = busy_for(30) > 3000000;
+	}
+	ck_assert_int_eq(looked, _i);
+	ck_assert_uint_lt(busy_for(300), 1000000);
+}
+END_TEST
+
 START_TEST(a_signal_before_the_guest_ran_ends_it)
 {
 	serve(0);
@@ -902,6 +974,10 @@ main(void)
 	tcase_add_loop_test(
 	    tc, a_signal_ends_it_when_what_is_in_flight_is_finished, 0, 12);
 	tcase_add_test(tc, a_signal_ends_it_though_the_guest_goes_on);
+	tcase_add_test(tc, a_signal_ends_it_though_accesses_have_no_end);
+	tcase_add_loop_test(tc,
+	    after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps,
+	    0, 2);
 	tcase_add_test(tc, a_signal_before_the_guest_ran_ends_it);
 	tcase_add_test(tc, a_killed_one_leaves_its_server_and_no_channels);
 	tcase_add_loop_test(tc,

@@ -230,7 +230,7 @@ offer(unsigned i, uint32_t type, uint64_t sector)
 }
 
 /*
- * Let the device run until it has nothing to do.
+ * Let the device run until it has nothing to do and goes to sleep.
  */
 static void
 settle(void)
@@ -238,7 +238,8 @@ settle(void)
 	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
 
 	for (;;) {
-		for (unsigned n = 0; virtio_mmio_run(dev, false); n++)
+		for (unsigned n = 0;
+		     virtio_mmio_run(dev, false) || virtio_mmio_await(dev); n++)
 			ck_assert_uint_lt(n, 1000);
 		if (virtio_mmio_idle(dev))
 			return;
@@ -1018,6 +1019,28 @@ START_TEST(a_driver_that_notifies_only_when_asked_is_never_forgotten)
 }
 END_TEST
 
+START_TEST(while_it_works_the_device_is_not_notified_and_before_it_sleeps_it_is)
+{
+	start(USUAL | (_i ? EVENT_IDX : 0));
+	settle();
+	for (unsigned i = 0; i < 3; i++) {
+		offer(2 * i, VIRTIO_BLK_T_IN, 0);
+		ck_assert(fake_driver_would_notify(&drv, _i, 2 * i));
+		ck_assert(virtio_mmio_run(dev, false));
+		offer(2 * i + 1, VIRTIO_BLK_T_IN, 0);
+		ck_assert(!fake_driver_would_notify(&drv, _i, 2 * i + 1));
+		/* It has come to the device's notice in time. */
+		ck_assert(virtio_mmio_await(dev));
+		while (virtio_mmio_run(dev, false))
+			;
+		ck_assert(!virtio_mmio_await(dev));
+		ck_assert(!_i || *drv.avail_event == (uint16_t)(2 * i + 2));
+		ck_assert_uint_eq(drv.used->flags, 0);
+		settle();
+	}
+}
+END_TEST
+
 static unsigned act_at;
 static bool event_idx, driver_notifies;
 
@@ -1089,7 +1112,7 @@ START_TEST(while_held_the_device_finishes_but_does_not_begin)
 	offer(1, VIRTIO_BLK_T_IN, 1);
 	fake_uring.hold = false;
 	while (!virtio_mmio_idle(dev))
-		ck_assert(!virtio_mmio_run(dev, true));
+		virtio_mmio_run(dev, true);
 	ck_assert(!virtio_mmio_run(dev, true));
 	ck_assert_uint_eq(drv.used->idx, 1);
 	settle();
@@ -1227,10 +1250,12 @@ static void
 drain(void)
 {
 	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
+	unsigned n = 0;
 
 	fake_uring.hold = false;
 	for (;;) {
-		ck_assert(!virtio_mmio_run(dev, true));
+		while (virtio_mmio_run(dev, true))
+			ck_assert_uint_le(n++, SLOTS);
 		if (virtio_mmio_idle(dev))
 			return;
 		ck_assert_int_eq(poll(&p, 1, 5000), 1);
@@ -1890,6 +1915,9 @@ suite(void)
 	    tc, as_many_requests_as_the_queue_has_descriptors_can_be_in_flight);
 	tcase_add_loop_test(tc,
 	    a_driver_that_notifies_only_when_asked_is_never_forgotten, 0, 2);
+	tcase_add_loop_test(tc,
+	    while_it_works_the_device_is_not_notified_and_before_it_sleeps_it_is,
+	    0, 2);
 	tcase_add_loop_test(tc,
 	    a_chain_that_comes_while_the_device_goes_to_sleep_is_not_lost, 0,
 	    4);

@@ -893,6 +893,21 @@ START_TEST(with_event_idx_no_notification_is_asked_for_while_looking)
 }
 END_TEST
 
+START_TEST(with_event_idx_no_batch_is_notified_that_comes_while_looking)
+{
+	start(8, EVENT_IDX);
+	for (unsigned i = 0; i < 8; i++) {
+		offer_simple(i);
+		if (i < (unsigned)_i)
+			pop_expecting(i);
+	}
+	/* Of the driver's eight some are taken, and it looks after the last. */
+	ck_assert_int_eq(virtqueue_notify(&vq, true), _i < 8);
+	ck_assert_int_eq(virtqueue_notify(&vq, false), 0);
+	ck_assert(!fake_driver_would_notify(&drv, true, 0));
+}
+END_TEST
+
 START_TEST(without_event_idx_a_flag_asks_for_notifications)
 {
 	start(4, 0);
@@ -1555,6 +1570,8 @@ suite(void)
 	tcase_add_test(tc, with_event_idx_the_next_chain_is_asked_for);
 	tcase_add_test(
 	    tc, with_event_idx_no_notification_is_asked_for_while_looking);
+	tcase_add_loop_test(tc,
+	    with_event_idx_no_batch_is_notified_that_comes_while_looking, 0, 9);
 	tcase_add_test(tc, without_event_idx_a_flag_asks_for_notifications);
 	tcase_add_loop_test(tc,
 	    a_chain_that_came_before_notifications_were_on_is_reported, 0, 2);

@@ -844,7 +844,7 @@ once_around(void)
 		hold |= waits[i];
 	}
 	lookups = 0;
-	again = virtio_mmio_run(dev, hold);
+	again = virtio_mmio_run(dev, hold) || (!hold && virtio_mmio_await(dev));
 	if (hold && virtio_mmio_idle(dev))
 		again = true;
 	in_device = false;
