@@ -380,12 +380,18 @@ decode(const struct ioreq_server *io, const ioreq_t *slot, struct access *a)
 	       slot->addr - io->config.base <= io->config.size - slot->size;
 }
 
+static unsigned
+state_of(const ioreq_t *slot)
+{
+	return ((const volatile ioreq_t *)slot)->state;
+}
+
 bool
 ioreq_next(struct ioreq_server *io, struct access *a)
 {
 	while (io->next < io->vcpus) {
 		ioreq_t *slot = &io->slot[io->next++];
-		unsigned state = ((volatile ioreq_t *)slot)->state;
+		unsigned state = state_of(slot);
 
 		if (state != STATE_IOREQ_READY &&
 		    state != STATE_IOREQ_INPROCESS)
@@ -400,6 +406,16 @@ ioreq_next(struct ioreq_server *io, struct access *a)
 	}
 	io->next = 0;
 	return false;
+}
+
+bool
+ioreq_pending(const struct ioreq_server *io)
+{
+	unsigned i = 0;
+
+	while (i < io->vcpus && state_of(&io->slot[i]) != STATE_IOREQ_READY)
+		i++;
+	return i < io->vcpus;
 }
 
 void

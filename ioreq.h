@@ -94,6 +94,11 @@ int ioreq_wake(struct ioreq_server *io);
 bool ioreq_next(struct ioreq_server *io, struct access *a);
 
 /*
+ * Whether a vCPU waits for an access that was not offered yet.
+ */
+bool ioreq_pending(const struct ioreq_server *io);
+
+/*
  * Answer 'a', the last access that ioreq_next() gave; the vCPU goes on.
  */
 void ioreq_done(struct ioreq_server *io, const struct access *a);

@@ -423,16 +423,19 @@ start_one(struct virtio_mmio *dev, uint32_t *redo)
 }
 
 /*
- * Start everything that is available.  The number of requests started.
+ * Start what is available, until a vCPU waits for an answer: the first one at
+ * least, so that accesses without end do not stop the queue.  The number of
+ * requests started.
  */
 static unsigned
 start(struct virtio_mmio *dev)
 {
 	unsigned n = 0;
-	int got = 1;
+	int got;
 
-	while (n < VIRTQUEUE_NUM_MAX && (got = start_one(dev, NULL)) > 0)
-		n++;
+	while ((got = start_one(dev, NULL)) > 0)
+		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->io))
+			break;
 	if (got < 0)
 		fault(dev);
 	return n;

@@ -344,6 +344,26 @@ START_TEST(a_write_of_any_size_is_offered_with_its_value)
 }
 END_TEST
 
+START_TEST(an_access_is_pending_from_when_it_is_made_until_it_is_offered)
+{
+	struct access a;
+
+	ck_assert(!ioreq_pending(io));
+	issue_write(VCPUS - 1, 0x10, 4, 1);
+	ck_assert(ioreq_pending(io));
+	ck_assert(ioreq_next(io, &a));
+	/* Its answer may take long: it is nothing new meanwhile. */
+	ck_assert(!ioreq_pending(io));
+	ck_assert(!ioreq_next(io, &a));
+	ck_assert(!ioreq_pending(io));
+	issue_read(0, 0, 4);
+	ck_assert(ioreq_pending(io));
+	while (ioreq_next(io, &a))
+		ioreq_done(io, &a);
+	ck_assert(!ioreq_pending(io));
+}
+END_TEST
+
 START_TEST(a_vcpu_can_come_again_and_again)
 {
 	struct access a;
@@ -1089,6 +1109,8 @@ main(void)
 	    tc, a_read_of_any_size_is_offered_and_its_answer_arrives, 0, 4);
 	tcase_add_loop_test(
 	    tc, a_write_of_any_size_is_offered_with_its_value, 0, 4);
+	tcase_add_test(
+	    tc, an_access_is_pending_from_when_it_is_made_until_it_is_offered);
 	tcase_add_test(tc, a_vcpu_can_come_again_and_again);
 	tcase_add_test(tc, an_event_while_another_is_served_is_not_lost);
 	tcase_add_test(

@@ -1081,6 +1081,24 @@ START_TEST(a_chain_that_comes_while_the_device_goes_to_sleep_is_not_lost)
 }
 END_TEST
 
+START_TEST(a_vcpu_that_waits_comes_before_the_requests_not_started_yet)
+{
+	start(USUAL);
+	fake_uring.hold = true;
+	for (unsigned i = 0; i < 5; i++)
+		offer(i, VIRTIO_BLK_T_IN, i);
+	io.pending = true;
+	/* One at a time, or accesses without end would stop the disk. */
+	for (unsigned i = 1; i <= 3; i++) {
+		ck_assert(virtio_mmio_run(dev, false));
+		ck_assert_uint_eq(blk_inflight(blk), i);
+	}
+	io.pending = false;
+	ck_assert(virtio_mmio_run(dev, false));
+	ck_assert_uint_eq(blk_inflight(blk), 5);
+}
+END_TEST
+
 START_TEST(a_bad_request_fails_and_the_queue_goes_on)
 {
 	struct vring_used_elem e;
@@ -1921,6 +1939,8 @@ suite(void)
 	tcase_add_loop_test(tc,
 	    a_chain_that_comes_while_the_device_goes_to_sleep_is_not_lost, 0,
 	    4);
+	tcase_add_test(
+	    tc, a_vcpu_that_waits_comes_before_the_requests_not_started_yet);
 	tcase_add_test(tc, a_bad_request_fails_and_the_queue_goes_on);
 	tcase_add_test(tc, while_held_the_device_finishes_but_does_not_begin);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The ioreq.h seam for unit programs: an interrupt line that counts, and memory
- * for the state that a device leaves to its successor.
+ * The ioreq.h seam for unit programs: an interrupt line that counts, accesses
+ * that are pending or not, and memory for the state that a device leaves to its
+ * successor.
  */
 #ifndef FAKE_IOREQ_H
 #define FAKE_IOREQ_H
@@ -14,6 +15,7 @@
 struct ioreq_server {
 	unsigned raised;
 	unsigned lowered;
+	bool pending;
 	bool adopted;
 	uint64_t state[VIRTIO_MMIO_STATE_SIZE / sizeof(uint64_t)];
 };

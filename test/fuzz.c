@@ -837,7 +837,7 @@ once_around(void)
 	unsigned most;
 
 	in_device = true;
-	event = false;
+	event = io.pending = false;
 	for (unsigned i = 0; i < VCPUS; i++) {
 		if (waits[i] && serve(&waiting[i]))
 			waits[i] = false;
@@ -896,7 +896,7 @@ begin(unsigned vcpu, enum access_kind kind, uint32_t offset, uint32_t size,
 	    .offset = offset,
 	    .size = size,
 	    .data = size == 8 ? data : data & ((UINT64_C(1) << 8 * size) - 1)};
-	waits[vcpu] = event = true;
+	waits[vcpu] = event = io.pending = true;
 	return true;
 }
 
