@@ -47,7 +47,9 @@ struct blk {
 	int refusal;	   /* how the last submission ended */
 	unsigned errors;   /* failed operations since the last message */
 	time_t logged;	   /* second of the last message about one */
-	STAILQ_HEAD(, blk_req) done;
+	STAILQ_HEAD(blk_reqs, blk_req) done;
+	/* Flushes: those that the kernel carries out, as one, and the next. */
+	struct blk_reqs flushing, flushes;
 	struct blk_req *free[BLK_REQS]; /* the last one used comes first */
 	unsigned nfree;
 	struct blk_req req[BLK_REQS];
@@ -120,6 +122,8 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 	blk->writeback = true;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
 	STAILQ_INIT(&blk->done);
+	STAILQ_INIT(&blk->flushing);
+	STAILQ_INIT(&blk->flushes);
 	while (blk->nfree < BLK_REQS) {
 		blk->free[blk->nfree] = &blk->req[blk->nfree];
 		blk->nfree++;
@@ -353,7 +357,7 @@ blk_submit(struct blk *blk, struct blk_req *req)
 		transfer(blk, req, le64toh(hdr.sector));
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		start(blk, req);
+		STAILQ_INSERT_TAIL(&blk->flushes, req, link);
 		break;
 	case VIRTIO_BLK_T_GET_ID:
 		get_id(blk, req);
@@ -392,6 +396,31 @@ log_failure(struct blk *blk, const struct blk_req *req, int error)
 }
 
 /*
+ * Start the flushes that have come since the last ones were started, when those
+ * are done.  One operation does for all: whatever was written before any of
+ * them was written before it.
+ */
+static void
+start_flushes(struct blk *blk)
+{
+	if (!STAILQ_EMPTY(&blk->flushing) || STAILQ_EMPTY(&blk->flushes))
+		return;
+	STAILQ_CONCAT(&blk->flushing, &blk->flushes);
+	start(blk, STAILQ_FIRST(&blk->flushing));
+}
+
+static void
+finish_flushes(struct blk *blk, uint8_t status)
+{
+	struct blk_req *req;
+
+	while ((req = STAILQ_FIRST(&blk->flushing)) != NULL) {
+		STAILQ_REMOVE_HEAD(&blk->flushing, link);
+		finish(blk, req, status);
+	}
+}
+
+/*
  * The kernel has finished an operation of the request with result 'res': finish
  * the request, or go on with what is left of it.
  */
@@ -401,11 +430,14 @@ complete(struct blk *blk, struct blk_req *req, int res)
 	if ((res == -EINTR || res == -EAGAIN || res == -EFAULT) &&
 	    req->retries++ < RETRIES) {
 		start(blk, req);
+	} else if (req->type == VIRTIO_BLK_T_FLUSH) {
+		if (res < 0)
+			log_failure(blk, req, -res);
+		finish_flushes(
+		    blk, res < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
 	} else if (res < 0) {
 		log_failure(blk, req, -res);
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
-	} else if (req->type == VIRTIO_BLK_T_FLUSH) {
-		finish(blk, req, VIRTIO_BLK_S_OK);
 	} else if (res == 0) {
 		/* The file has become smaller than the disk. */
 		log_failure(blk, req, ENXIO);
@@ -424,6 +456,7 @@ blk_kick(struct blk *blk)
 {
 	int e;
 
+	start_flushes(blk);
 	if (io_uring_sq_ready(&blk->uring) == 0)
 		return;
 	/* What is not taken now stays queued for the next time. */

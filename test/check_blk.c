@@ -937,6 +937,69 @@ START_TEST(a_flush_is_an_fdatasync)
 }
 END_TEST
 
+/*
+ * Submit flushes, and have all of them done with one status.
+ */
+static void
+flush_together(unsigned n, uint8_t status)
+{
+	struct job *job[8];
+
+	for (unsigned i = 0; i < n; i++)
+		job[i] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	for (unsigned i = 0; i < n; i++) {
+		ck_assert_uint_eq(blk_inflight(blk), n - i);
+		ck_assert_ptr_eq(reap(), job[i]->req);
+		ck_assert_uint_eq(dispose(job[i]), status);
+	}
+	ck_assert_ptr_null(blk_reap(blk));
+}
+
+START_TEST(flushes_that_come_together_are_one_fdatasync)
+{
+	flush_together(8, VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
+	fake_uring.fail = 1;
+	fake_uring.error = EINTR;
+	flush_together(3, VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(fake_uring.datasyncs, 3);
+}
+END_TEST
+
+START_TEST(when_an_fdatasync_fails_so_does_every_flush_that_it_was_for)
+{
+	fake_uring.fail = 1;
+	fake_uring.error = EIO;
+	flush_together(3, VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(lg.lines, 1);
+	flush_together(2, VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+START_TEST(a_flush_is_not_done_by_an_fdatasync_that_began_before_it)
+{
+	struct blk_req *flush[3], *req;
+	unsigned n = 0;
+
+	flush[0] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)->req;
+	blk_kick(blk);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
+	submit(VIRTIO_BLK_T_OUT, 0, SECTOR, 0);
+	flush[1] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)->req;
+	flush[2] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)->req;
+	blk_kick(blk);
+	ck_assert_uint_eq(fake_uring.writes, 1);
+	while (blk_inflight(blk) > 0) {
+		req = reap();
+		if (n == 3 || req != flush[n])
+			continue; /* the write, at any time */
+		n++;
+		ck_assert_uint_eq(fake_uring.datasyncs, n == 1 ? 1 : 2);
+	}
+	ck_assert_uint_eq(n, 3);
+}
+END_TEST
+
 START_TEST(writes_are_stable_when_the_driver_cannot_flush)
 {
 	expect_write(0, SECTOR);
@@ -1327,6 +1390,11 @@ suite(void)
 	tcase_add_loop_test(
 	    tc, a_serial_fills_as_much_of_a_buffer_as_there_is, 0, 24);
 	tcase_add_test(tc, a_flush_is_an_fdatasync);
+	tcase_add_test(tc, flushes_that_come_together_are_one_fdatasync);
+	tcase_add_test(
+	    tc, when_an_fdatasync_fails_so_does_every_flush_that_it_was_for);
+	tcase_add_test(
+	    tc, a_flush_is_not_done_by_an_fdatasync_that_began_before_it);
 	tcase_add_test(tc, writes_are_stable_when_the_driver_cannot_flush);
 
 	add_case(s, tc = tcase_create("bad luck"), setup_disk);

@@ -109,7 +109,9 @@ struct owed {
 	uint32_t len;	    /* of the data */
 	uint32_t room;	    /* of what is writable, less the status */
 	uint64_t status;    /* where it comes */
-	bool flushed;	    /* an fdatasync() was made for it */
+	bool covered;	    /* an fdatasync() that began after it goes on */
+	bool flushed;	    /* ... came to a good end */
+	bool doubtful;	    /* ... or to a bad one */
 	unsigned errors;    /* operations failed since the last kill */
 	unsigned again;	    /* ... or were to be repeated */
 	unsigned forgotten; /* ... both of these, before it */
@@ -561,6 +563,8 @@ check_belongs(const struct io_uring_sqe *sqe, const struct iovec *iov)
 	CHECK(o != NULL, "an operation for no request");
 	if (sqe->opcode == IORING_OP_FSYNC) {
 		CHECK(o->type == VIRTIO_BLK_T_FLUSH, "a flush unasked for");
+		for (unsigned i = 0; i < SLOTS; i++)
+			drv.owed[i].covered = true;
 		return;
 	}
 	CHECK(o->type == (is_write(sqe) ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN),
@@ -696,7 +700,10 @@ complete(unsigned i, unsigned how, uint32_t limit)
 	if (o != NULL) {
 		o->again += res == -EINTR || res == -EAGAIN;
 		o->errors += res == -EIO || res == -ENOSPC || (!flush && !res);
-		o->flushed |= flush && res == 0;
+	}
+	for (o = drv.owed; flush && drv.clean && o < &drv.owed[SLOTS]; o++) {
+		o->flushed |= o->covered && res == 0;
+		o->doubtful |= o->covered && res != 0;
 	}
 	active = true;
 	CHECK(kernel.cq_tail - kernel.cq_head < 2 * BLK_REQS, "too many done");
@@ -1186,7 +1193,7 @@ returned(struct owed *o, uint32_t len)
 		good = VIRTIO_BLK_S_IOERR;
 	if (o->errors > 0)
 		CHECK(status == VIRTIO_BLK_S_IOERR, "an error called success");
-	else if (o->forgotten == 0 && o->again < 16)
+	else if (o->forgotten == 0 && o->again < 16 && !o->doubtful)
 		CHECK(status == good, "a wrong status");
 	CHECK(status == good || status == VIRTIO_BLK_S_IOERR, "no status");
 	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_FLUSH)
