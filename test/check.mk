@@ -5,7 +5,7 @@
 # make check        all of them        make check-asan   under ASan and UBSan
 # make check-kill   check_kill's full programme, which takes some minutes
 # make record       traces/*.trace anew, on real Xen
-CHECK_SHIPPED := $(filter-out vdisk,$(SOURCES:%.c=%))
+CHECK_SHIPPED := $(filter-out vdisk sandbox,$(SOURCES:%.c=%))
 
 check_guest       := guest test/fake_xen test/fake_log
 check_ioreq       := ioreq test/fake_xen test/fake_log
@@ -17,6 +17,7 @@ check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/fake_xen test/trace test/fake_log
 check_vdisk       := test/fake_xen test/driver
 check_kill        := test/fake_xen test/driver test/load
+check_sandbox     := sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
 check_host        := test/fake_xen test/driver
 check_fuzz        := virtio_mmio virtqueue blk disk test/fuzz test/fake_ioreq test/fake_log
@@ -32,6 +33,7 @@ check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit
 
 CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
 CHECK_LIBS := xentoollog liburing check
+check_sandbox_LIBS := xentoollog liburing libseccomp check
 check_fuzz_LIBS := xentoollog check
 
 $(BUILD)/test/%.o: CPPFLAGS += $(shell $(PKG_CONFIG) --cflags check)
@@ -47,11 +49,11 @@ $(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
 FAKE_XEN_LIBS := $(foreach l,devicemodel foreignmemory evtchn toolcore,\
                    $(BUILD)/test/lib/libxen$(l).so.1)
 
-$(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.map
+$(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.map test/fake_sandbox.c
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) $(ALL_CFLAGS) -MF $(BUILD)/test/libfakexen.d -fPIC -shared \
-	    -Wl,--version-script=test/fake_xen.map -o $@ $< \
-	    $(shell $(PKG_CONFIG) --libs xentoollog)
+	    -Wl,--version-script=test/fake_xen.map -o $@ $(filter %.c,$^) \
+	    $(shell $(PKG_CONFIG) --libs xentoollog libseccomp)
 
 # Before liburing, for check_host.
 $(BUILD)/test/lib/fake_host.so: test/fake_host.c test/fake_host.h

@@ -323,6 +323,7 @@ static const struct {
 	{"-s", "123456789012345678901", "7", BASE_ARG, IRQ, "p"}},
     {"POLL", "10001", {"--poll=10001", "7", BASE_ARG, IRQ, "p"}},
     {"POLL", "50us", {"--poll=50us", "7", BASE_ARG, IRQ, "p"}},
+    {"USER", "no one", {"-u", "no one", "7", BASE_ARG, IRQ, "p"}},
     {"usage", "DOMID", {NULL}},
     {"usage", "PATH", {"7", BASE_ARG, IRQ}},
     {"usage", "PATH", {"7", BASE_ARG, IRQ, "p", "q"}},
@@ -468,6 +469,8 @@ START_TEST(help_and_version_go_to_stdout)
 		assert_mentions(text, "--poll");
 		assert_mentions(text, "--read-only");
 		assert_mentions(text, "--serial");
+		assert_mentions(text, "--user");
+		assert_mentions(text, "--no-sandbox");
 		assert_mentions(text, "--verbose");
 		assert_mentions(text, "--version");
 	} else
@@ -616,6 +619,61 @@ START_TEST(who_gives_up_memory_page_by_page_is_not_kept_waiting)
 	driver_until(&drv, head);
 	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_OK);
 	ck_assert(in_file(8, gpa, 4096));
+}
+END_TEST
+
+/* Whether /proc/PID/status has this line for vdisk. */
+static bool
+has_status(const char *line)
+{
+	char path[32], got[256];
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", child);
+	f = fopen(path, "r");
+	ck_assert_ptr_nonnull(f);
+	while (fgets(got, sizeof(got), f) != NULL)
+		found |= strcmp(got, line) == 0;
+	fclose(f);
+	return found;
+}
+
+START_TEST(it_serves_in_its_sandbox_and_goes_on_there_when_killed)
+{
+	const char *args[] = {"-u", "nobody", "7", BASE_ARG, IRQ, disk, NULL};
+	unsigned i;
+
+	for (i = 0; i < 3; i++) {
+		start(geteuid() == 0 ? args : args + 2, 0);
+		ck_assert_str_eq(output(), "ready\n");
+#ifndef __SANITIZE_ADDRESS__
+		ck_assert(has_status("Seccomp:\t2\n"));
+#endif
+		ck_assert(has_status("CapEff:\t0000000000000000\n"));
+		if (geteuid() == 0)
+			ck_assert(
+			    has_status("Uid:\t65534\t65534\t65534\t65534\n"));
+		if (i == 0)
+			guest();
+		exercise(i);
+		ck_assert_int_eq(kill(child, SIGKILL), 0);
+		ck_assert_int_eq(finish(), -1);
+	}
+}
+END_TEST
+
+START_TEST(without_a_sandbox_it_says_so)
+{
+	const char *args[] = {"--no-sandbox", "7", BASE_ARG, IRQ, disk, NULL};
+
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	ck_assert(has_status("Seccomp:\t0\n"));
+	assert_one_line(errors());
+	assert_mentions(errors(), "sandbox");
+	guest();
+	exercise(0);
 }
 END_TEST
 
@@ -970,6 +1028,9 @@ main(void)
 	tcase_add_test(tc, pages_given_back_are_unmapped);
 	tcase_add_test(
 	    tc, who_gives_up_memory_page_by_page_is_not_kept_waiting);
+	tcase_add_test(
+	    tc, it_serves_in_its_sandbox_and_goes_on_there_when_killed);
+	tcase_add_test(tc, without_a_sandbox_it_says_so);
 	tcase_add_test(tc, two_disks_of_a_guest_are_two_processes);
 	tcase_add_loop_test(
 	    tc, a_signal_ends_it_when_what_is_in_flight_is_finished, 0, 12);

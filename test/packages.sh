@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Make sure that what the tests are built with is installed: root gets it, others
 # are told how to.
-packages="make gcc pkg-config libxen-dev liburing-dev check"
+packages="make gcc pkg-config libxen-dev liburing-dev libseccomp-dev check"
 
 present() {
 	command -v "${CC:-gcc}" >/dev/null && command -v pkg-config >/dev/null &&
 	    pkg-config --exists xendevicemodel xenforeignmemory xenevtchn \
-	        xentoolcore xentoollog liburing check
+	        xentoolcore xentoollog liburing libseccomp check
 }
 
 present && exit 0

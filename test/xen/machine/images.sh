@@ -65,7 +65,10 @@ skeleton() {
 	ln -s aarch64-linux-gnu/ld-linux-aarch64.so.1 "$1/usr/lib/"
 	add "$1" /usr/bin "$tree/usr/bin/busybox" "$dir/verify"
 	ln -s busybox "$1/usr/bin/sh"
-	echo 'root:x:0:0:root:/root:/bin/sh' > "$1/etc/passwd"
+	cat > "$1/etc/passwd" <<-END
+		root:x:0:0:root:/root:/bin/sh
+		nobody:x:65534:65534:nobody:/:/bin/false
+	END
 }
 
 pack() {
@@ -94,7 +97,8 @@ add "$dir/dom0" /usr/bin "$tree/usr/bin/xenstore-read" \
 root=$dir/dom0
 # vdisk's, and one that the C library loads when a thread is cancelled
 for library in libxendevicemodel.so.1 libxenforeignmemory.so.1 \
-    libxenevtchn.so.1 libxentoollog.so.1 liburing.so.2 libgcc_s.so.1; do
+    libxenevtchn.so.1 libxentoolcore.so.1 libxentoollog.so.1 liburing.so.2 \
+    libseccomp.so.2 libgcc_s.so.1; do
 	add_library "$library"
 done
 add_modules "$dir/dom0" xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs \

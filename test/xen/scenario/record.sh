@@ -3,12 +3,13 @@
 # Record the traces of test/traces: vdisk as it is, with the recorder preloaded.
 # They get out as /log/*.trace.
 
-# recorded TRACE NAME N PATH [OPTION...]: vdisk_start, with a trace
+# recorded TRACE NAME N PATH [OPTION...]: vdisk_start, with a trace, for which no
+# sandbox has room
 recorded() {
 	local trace=$1
 	shift
 	export VDISK_TRACE="/log/$trace.trace" LD_PRELOAD=/usr/lib/record.so
-	vdisk_start "$@"
+	vdisk_start "$@" --no-sandbox
 	status=$?
 	unset VDISK_TRACE LD_PRELOAD
 	return $status
