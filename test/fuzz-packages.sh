@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Make sure that clang, its fuzzer and its tools are installed: root gets them, others are
 # told how to.
-packages="clang libclang-rt-14-dev llvm"
+packages="clang libclang-rt-dev llvm"
 
 present() {
 	command -v clang >/dev/null && command -v llvm-cov >/dev/null &&
