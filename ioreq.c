@@ -74,6 +74,7 @@ struct ioreq_server {
 	ioservid_t id;
 	bool created;	   /* 'id' is a new server */
 	bool adopted;	   /* 'id' is a predecessor's */
+	bool has_qemu;	   /* the domain has a server such as QEMU's */
 	int irq_errno;	   /* last failure to interrupt, logged once */
 	ioreq_t *slot;	   /* in the page shared with Xen, one per vCPU */
 	struct mark *mark; /* in the same page */
@@ -85,7 +86,8 @@ struct ioreq_server {
 };
 
 /*
- * What differs between the architectures: the guest's interrupt.
+ * What differs between the architectures: the guest's interrupt, and whether
+ * there is one.
  */
 #if defined(__aarch64__)
 const char *
@@ -93,6 +95,8 @@ ioreq_irq_invalid(unsigned long irq)
 {
 	return irq >= 32 && irq <= 1019 ? NULL : "not an SPI (32 to 1019)";
 }
+
+static const bool needs_qemu = false;
 
 /* Xen's vGIC takes 1 as an edge and ignores 0: spare it that call. */
 static int
@@ -108,6 +112,13 @@ ioreq_irq_invalid(unsigned long irq)
 {
 	return irq >= 1 && irq <= 15 ? NULL : "not an ISA IRQ (1 to 15)";
 }
+
+/*
+ * A PVH guest has no interrupt controller for ISA IRQs, and Xen does not look:
+ * to raise one there is the end of the whole host (vpic_irq_positive_edge() in
+ * Xen 4.20).  Nor can it be asked.  But unlike an HVM guest it has no QEMU.
+ */
+static const bool needs_qemu = true;
 
 static int
 set_irq(struct ioreq_server *io, unsigned level)
@@ -171,8 +182,14 @@ adopt(struct ioreq_server *io)
 	struct mark mark;
 
 	for (io->id = 0; io->id < SERVERS; io->id++) {
-		if (xendevicemodel_get_ioreq_server_info(
-			io->dmod, io->domid, io->id, NULL, NULL, NULL) < 0)
+		evtchn_port_t buffered = 0;
+		int info = xendevicemodel_get_ioreq_server_info(
+		    io->dmod, io->domid, io->id, NULL, NULL, &buffered);
+
+		/* QEMU takes buffered requests, or is in a stub domain. */
+		if (info < 0 ? errno == EPERM : buffered != 0)
+			io->has_qemu = true;
+		if (info < 0 || buffered != 0)
 			continue;
 		/* It may be anybody's: look, but do not touch. */
 		r = map_page(io, io->id, PROT_READ);
@@ -211,6 +228,13 @@ create(struct ioreq_server *io)
 		return refused(io, "create an IOREQ server (does this Xen have "
 				   "them, and are fewer than 8 in use?)");
 	io->created = true;
+	if (needs_qemu && !io->has_qemu) {
+		xtl_log(io->log, XTL_ERROR, -1, "vdisk",
+		    "domain %u has no QEMU, so it is no HVM guest, and nothing "
+		    "else can be interrupted",
+		    io->domid);
+		return -1;
+	}
 	if (map_page(io, io->id, PROT_READ | PROT_WRITE) == NULL)
 		return refused(io, "map the IOREQ page");
 	*io->mark = (struct mark){.base = io->config.base,

@@ -277,7 +277,7 @@ START_TEST(a_ninth_server_is_refused)
 	unsigned i;
 
 	setup_host();
-	for (i = 0; i < FAKE_XEN_SERVERS; i++)
+	for (i = 0; i < FAKE_XEN_SERVERS - FAKE_XEN_QEMUS; i++)
 		ck_assert_ptr_nonnull(open_server_at(DOMID, BASE + i * SIZE));
 	ck_assert_ptr_null(open_server_at(DOMID, BASE + i * SIZE));
 	ck_assert_uint_eq(logger.lines, 1);
@@ -729,7 +729,7 @@ servers(void)
 {
 	unsigned i, n = 0;
 
-	for (i = 0; i < FAKE_XEN_SERVERS; i++)
+	for (i = 0; i < FAKE_XEN_SERVERS - FAKE_XEN_QEMUS; i++)
 		n += fake_xen_server_exists(i);
 	return n;
 }
@@ -800,6 +800,32 @@ foreign_servers(unsigned n)
 		memset(fake_xen_server_page(id), 0x51 + id, FAKE_XEN_PAGE);
 	}
 }
+
+START_TEST(on_x86_a_guest_without_a_qemu_is_refused_and_never_interrupted)
+{
+	setup_host();
+	foreign_servers(_i);
+	fake_xen_remove_qemu();
+#if defined(__x86_64__)
+	ck_assert_ptr_null(open_server());
+	ck_assert_uint_eq(logger.lines, 1);
+	ck_assert_ptr_nonnull(strstr(logger.last, "no HVM guest"));
+	ck_assert_uint_eq(servers(), _i);
+	ck_assert_uint_eq(fake_xen_calls(XC_INTERRUPT), 0);
+#else
+	ck_assert_ptr_nonnull(open_server());
+#endif
+}
+END_TEST
+
+START_TEST(that_qemu_may_be_in_another_domain)
+{
+	setup_host();
+	fake_xen_move_qemu();
+	ck_assert_ptr_nonnull(open_server());
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
 
 START_TEST(the_server_of_a_killed_predecessor_is_continued)
 {
@@ -1104,6 +1130,10 @@ main(void)
 	tcase_add_test(tc, failing_at_the_last_vcpu_is_failing);
 	tcase_add_test(tc, without_a_domain_there_is_one_line_that_says_so);
 	tcase_add_test(tc, a_ninth_server_is_refused);
+	tcase_add_loop_test(tc,
+	    on_x86_a_guest_without_a_qemu_is_refused_and_never_interrupted, 0,
+	    2);
+	tcase_add_test(tc, that_qemu_may_be_in_another_domain);
 	tcase_add_test(tc, the_interrupt_must_be_one_that_the_guest_can_have);
 	tcase_add_loop_test(
 	    tc, a_read_of_any_size_is_offered_and_its_answer_arrives, 0, 4);
@@ -1133,7 +1163,7 @@ main(void)
 	tcase_add_test(tc, a_question_that_fails_otherwise_is_no_death);
 	tcase_add_test(tc, the_server_of_a_killed_predecessor_is_continued);
 	tcase_add_loop_test(tc, it_is_found_beside_servers_of_other_programs, 0,
-	    FAKE_XEN_SERVERS);
+	    FAKE_XEN_SERVERS - FAKE_XEN_QEMUS);
 	tcase_add_test(tc, a_foreign_page_is_only_read_and_not_kept);
 	tcase_add_test(tc, a_page_that_cannot_be_mapped_is_passed_over);
 	tcase_add_test(tc, the_server_of_another_disk_is_left_alone);

@@ -61,6 +61,8 @@
 struct server {
 	bool exists;
 	bool enabled;
+	bool buffered;	/* takes buffered requests, as QEMU's does */
+	bool elsewhere; /* belongs to another domain than dom0 */
 	unsigned ranges;
 	uint64_t start[RANGES], end[RANGES];
 	uint32_t notified[FAKE_XEN_VCPUS];
@@ -585,6 +587,8 @@ enter_server(
 	    (xen->life == FAKE_XEN_DYING || id >= FAKE_XEN_SERVERS ||
 		!xen->servers[id].exists))
 		error = ENOENT;
+	if (error == 0 && xen->servers[id].elsewhere)
+		error = EPERM;
 	return error;
 }
 
@@ -627,8 +631,11 @@ xendevicemodel_get_ioreq_server_info(xendevicemodel_handle *dmod, domid_t domid,
 	int error =
 	    enter_server(XC_GET_IOREQ_SERVER_INFO, dmod->c.domid, domid, id);
 
-	if (ioreq_gfn != NULL || bufioreq_gfn != NULL || bufioreq_port != NULL)
+	if (ioreq_gfn != NULL || bufioreq_gfn != NULL)
 		die("the IOREQ page has no frame number here");
+	if (error == 0 && bufioreq_port != NULL)
+		*bufioreq_port =
+		    xen->servers[id].buffered ? REMOTE_PORT + PORTS : 0;
 	return leave(error);
 }
 
@@ -1046,6 +1053,8 @@ fake_xen_start(uint16_t domid, unsigned vcpus, uint64_t low, uint64_t high)
 	fill_bank(&xen->banks[0], FAKE_XEN_LOW, low);
 	fill_bank(&xen->banks[1], FAKE_XEN_HIGH, high);
 	xen->end_frame = xen->next_frame + SPARE_PAGES;
+	xen->servers[FAKE_XEN_SERVERS - 1].exists = X86;
+	xen->servers[FAKE_XEN_SERVERS - 1].buffered = X86;
 	xen->magic = MAGIC;
 	view = mmap(NULL, low + high, PROT_READ | PROT_WRITE, MAP_SHARED,
 	    xen_fd, RAM_OFFSET);
@@ -1060,6 +1069,18 @@ fake_xen_path(void)
 
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), xen_fd);
 	return path;
+}
+
+void
+fake_xen_remove_qemu(void)
+{
+	xen->servers[FAKE_XEN_SERVERS - 1].exists = false;
+}
+
+void
+fake_xen_move_qemu(void)
+{
+	xen->servers[FAKE_XEN_SERVERS - 1].elsewhere = true;
 }
 
 unsigned

@@ -37,7 +37,12 @@
 
 #define FAKE_XEN_PAGE	 4096
 #define FAKE_XEN_SERVERS 8
-#define FAKE_XEN_VCPUS	 128
+#if defined(__x86_64__)
+#define FAKE_XEN_QEMUS 1 /* so many of them are taken */
+#else
+#define FAKE_XEN_QEMUS 0
+#endif
+#define FAKE_XEN_VCPUS 128
 
 enum fake_xen_call {
 	XC_RESTRICT_ALL,
@@ -78,6 +83,14 @@ enum fake_xen_life {
  */
 void fake_xen_start(
     uint16_t domid, unsigned vcpus, uint64_t low, uint64_t high);
+
+/*
+ * On x86 the domain has a QEMU, which has taken the last of the servers, and
+ * serves nothing.  A PVH guest has none; that of an HVM guest can be in another
+ * domain than dom0, which is denied all knowledge of it then.
+ */
+void fake_xen_remove_qemu(void);
+void fake_xen_move_qemu(void);
 
 /*
  * What FAKE_XEN must be for another process to live on this host.
