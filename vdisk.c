@@ -65,6 +65,7 @@ struct options {
 	unsigned poll;
 	const struct passwd *user;
 	bool no_sandbox;
+	bool legacy;
 	bool verbose;
 };
 
@@ -95,6 +96,7 @@ static const char help[] =
     "  IRQ                 its interrupt: Arm, an SPI's INTID; x86, an ISA "
     "IRQ\n"
     "  PATH                regular file or block device, used as it is\n\n"
+    "  -l, --legacy        be of version 1, for guests that know no other\n"
     "      --no-lock       let others use PATH at the same time\n"
     "      --no-sandbox    keep all rights, for debugging\n"
     "      --poll=US       microseconds to look for work before sleeping\n"
@@ -142,6 +144,7 @@ parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
 	    {"help", no_argument, NULL, 'h'},
+	    {"legacy", no_argument, NULL, 'l'},
 	    {"no-lock", no_argument, NULL, 'L'},
 	    {"no-sandbox", no_argument, NULL, 'N'},
 	    {"poll", required_argument, NULL, 'P'},
@@ -156,11 +159,14 @@ parse(int argc, char **argv)
 	const char *why;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "hrs:u:Vv", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "hlrs:u:Vv", longs, NULL)) != -1) {
 		switch (c) {
 		case 'h':
 			printf("%s%s", usage, help);
 			exit(0);
+		case 'l':
+			o.legacy = true;
+			break;
 		case 'L':
 			o.how |= DISK_NO_LOCK;
 			break;
@@ -433,7 +439,7 @@ main(int argc, char **argv)
 	if (v.log == NULL || !open_all(&v, &o) || !drop_rights(&v, &o))
 		return EXIT_REFUSED;
 	/* From here on the guest is listened to. */
-	v.dev = virtio_mmio_open(v.log, v.io, v.guest, v.blk);
+	v.dev = virtio_mmio_open(v.log, v.io, v.guest, v.blk, o.legacy);
 	if (v.dev == NULL)
 		return EXIT_REFUSED;
 	v.poll = o.poll * UINT64_C(1000);

@@ -7,6 +7,10 @@
  *
  * A driver that breaks the rules of the ring is told so with
  * DEVICE_NEEDS_RESET, and the ring is ignored until the reset (2.1.2).
+ *
+ * Version 1, "legacy", differs in little: one register with the page of the
+ * queue instead of three addresses and a switch, features settled by that and
+ * not by FEATURES_OK, and no need of DRIVER_OK.
  */
 #include <endian.h>
 #include <errno.h>
@@ -27,7 +31,6 @@
 #include "virtqueue.h"
 
 #define MAGIC	     UINT32_C(0x74726976) /* "virt" */
-#define VERSION	     2
 #define VENDOR	     UINT32_C(0x4b534456) /* "VDSK" */
 
 #define FEATURE(bit) (UINT64_C(1) << (bit))
@@ -56,6 +59,9 @@ struct device_state {
 	uint32_t status;
 	uint32_t interrupt_status;
 	uint32_t config_generation;
+	uint32_t guest_page_size; /* version 1: bytes */
+	uint32_t queue_align;	  /* ... of the used ring, in bytes */
+	uint32_t queue_pfn;	  /* ... the rings are here, in such pages */
 	struct virtqueue_state queue;
 };
 
@@ -69,6 +75,7 @@ struct virtio_mmio {
 	struct device_state *s;
 	struct virtqueue vq;
 	bool awaiting;	     /* the driver was asked to notify us */
+	bool legacy;	     /* of version 1 */
 	time_t fault_logged; /* second of the last message about a fault */
 };
 
@@ -78,7 +85,8 @@ struct virtio_mmio {
 static uint64_t
 all_features(const struct virtio_mmio *dev)
 {
-	return blk_features(dev->blk) | FEATURE(VIRTIO_F_VERSION_1) |
+	return blk_features(dev->blk) |
+	       FEATURE(dev->legacy ? VIRTIO_F_ANY_LAYOUT : VIRTIO_F_VERSION_1) |
 	       FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |
 	       FEATURE(VIRTIO_RING_F_EVENT_IDX);
 }
@@ -135,7 +143,19 @@ reset(struct virtio_mmio *dev)
 }
 
 /*
- * FEATURES_OK is asked for: whether what the driver chose is a set that we can
+ * Whether the driver has chosen its features for good (3.1.1): with FEATURES_OK,
+ * or in version 1, by beginning to use the queue (3.1.2).
+ */
+static bool
+settled(const struct virtio_mmio *dev)
+{
+	return dev->legacy
+		   ? dev->s->queue.ready
+		   : (dev->s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0;
+}
+
+/*
+ * They are to be settled: whether what the driver chose is a set that we can
  * work with (2.2.2), and if so work with it.
  */
 static bool
@@ -145,7 +165,7 @@ accept_features(struct virtio_mmio *dev)
 
 	if (dev->s->driver_features_beyond != 0 ||
 	    (features & ~dev->s->device_features) != 0 ||
-	    (features & FEATURE(VIRTIO_F_VERSION_1)) == 0)
+	    (!dev->legacy && (features & FEATURE(VIRTIO_F_VERSION_1)) == 0))
 		return false;
 	/* Who does not know of a cache cannot flush it (5.2.6.2). */
 	blk_set_writeback(
@@ -168,6 +188,10 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 		return true;
 	}
 	status = s->status | (status & DRIVER_STATUS);
+	if (dev->legacy) { /* neither is refused, nor retained (3.1.2) */
+		s->status = status & ~VIRTIO_CONFIG_S_FEATURES_OK;
+		return true;
+	}
 	if ((status & ~s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0 &&
 	    !accept_features(dev))
 		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
@@ -182,7 +206,7 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 }
 
 /*
- * A write of QueueReady.  False: wait.
+ * A write of QueueReady, or of QueuePFN.  False: wait.
  */
 static bool
 write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
@@ -194,7 +218,7 @@ write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 			return false;
 		s->queue.ready = 0;
 	} else if (!s->queue.ready &&
-		   (s->status & VIRTIO_CONFIG_S_FEATURES_OK)) {
+		   (dev->legacy ? accept_features(dev) : settled(dev))) {
 		if (virtqueue_enable(&dev->vq, s->driver_features) < 0)
 			fault(dev);
 	}
@@ -254,14 +278,41 @@ write_driver_features(struct virtio_mmio *dev, uint32_t data)
 {
 	struct device_state *s = dev->s;
 
-	if (s->status & VIRTIO_CONFIG_S_FEATURES_OK)
-		return; /* settled (3.1.1) */
+	if (settled(dev))
+		return;
+	if (dev->legacy) /* it could not be told that this is refused */
+		data &= s->driver_features_sel == 0 ? s->device_features : 0;
 	if (s->driver_features_sel == 0)
 		set_low(&s->driver_features, data);
 	else if (s->driver_features_sel == 1)
 		set_high(&s->driver_features, data);
 	else /* there are none to choose from */
 		s->driver_features_beyond |= data;
+}
+
+/*
+ * A write of a register that only version 1 has (4.2.4).  False: wait.
+ */
+static bool
+write_legacy(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
+{
+	struct device_state *s = dev->s;
+
+	/* Linux sets it once, before a reset. */
+	if (offset == VIRTIO_MMIO_GUEST_PAGE_SIZE)
+		s->guest_page_size = data;
+	if (s->queue_sel != 0)
+		return true;
+	if (offset == VIRTIO_MMIO_QUEUE_ALIGN)
+		s->queue_align = data;
+	if (offset != VIRTIO_MMIO_QUEUE_PFN)
+		return true;
+	if (data != 0 && !s->queue.ready) {
+		s->queue_pfn = data;
+		virtqueue_place(&dev->vq, (uint64_t)data * s->guest_page_size,
+		    s->queue_align);
+	}
+	return write_queue_ready(dev, data);
 }
 
 /*
@@ -286,7 +337,8 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		s->queue_sel = data;
 		break;
 	case VIRTIO_MMIO_QUEUE_READY:
-		return s->queue_sel != 0 || write_queue_ready(dev, data & 1);
+		return dev->legacy || s->queue_sel != 0 ||
+		       write_queue_ready(dev, data & 1);
 	case VIRTIO_MMIO_QUEUE_NOTIFY:
 		/* That we were woken is all: virtio_mmio_run() looks. */
 		break;
@@ -298,6 +350,8 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 	case VIRTIO_MMIO_STATUS:
 		return write_status(dev, data);
 	default:
+		if (dev->legacy && offset != VIRTIO_MMIO_QUEUE_NUM)
+			return write_legacy(dev, offset, data);
 		write_queue(dev, offset, data);
 	}
 	return true;
@@ -315,7 +369,7 @@ read_register(const struct virtio_mmio *dev, uint32_t offset)
 	case VIRTIO_MMIO_MAGIC_VALUE:
 		return MAGIC;
 	case VIRTIO_MMIO_VERSION:
-		return VERSION;
+		return dev->legacy ? 1 : 2;
 	case VIRTIO_MMIO_DEVICE_ID:
 		return VIRTIO_ID_BLOCK;
 	case VIRTIO_MMIO_VENDOR_ID:
@@ -327,7 +381,9 @@ read_register(const struct virtio_mmio *dev, uint32_t offset)
 	case VIRTIO_MMIO_QUEUE_NUM_MAX:
 		return s->queue_sel == 0 ? VIRTQUEUE_NUM_MAX : 0;
 	case VIRTIO_MMIO_QUEUE_READY:
-		return s->queue_sel == 0 ? s->queue.ready : 0;
+		return s->queue_sel == 0 && !dev->legacy ? s->queue.ready : 0;
+	case VIRTIO_MMIO_QUEUE_PFN:
+		return s->queue_sel == 0 && s->queue.ready ? s->queue_pfn : 0;
 	case VIRTIO_MMIO_INTERRUPT_STATUS:
 		return s->interrupt_status;
 	case VIRTIO_MMIO_STATUS:
@@ -387,7 +443,11 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 static bool
 running(const struct virtio_mmio *dev)
 {
-	return (dev->s->status &
+	uint32_t status = dev->s->status;
+
+	if (dev->legacy) /* whose drivers begin without it (3.1.2) */
+		status |= VIRTIO_CONFIG_S_DRIVER_OK;
+	return (status &
 		   (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
 		       VIRTIO_CONFIG_S_FAILED)) == VIRTIO_CONFIG_S_DRIVER_OK &&
 	       dev->s->queue.ready;
@@ -528,9 +588,12 @@ unfit(const struct virtio_mmio *dev)
 
 	if ((s->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0 ||
 	    (s->driver_features & ~s->device_features &
-		-(uint64_t) !!(s->status & VIRTIO_CONFIG_S_FEATURES_OK)) != 0 ||
+		-(uint64_t)settled(dev)) != 0 ||
 	    s->queue.ready > 1)
 		return "its state makes no sense";
+	if (((s->device_features ^ all_features(dev)) &
+		FEATURE(VIRTIO_F_VERSION_1)) != 0)
+		return "it was --legacy and is not, or the other way round";
 	if (((s->device_features ^ all_features(dev)) &
 		FEATURE(VIRTIO_BLK_F_RO)) != 0)
 		return "it was read-only and is not, or the other way round";
@@ -582,7 +645,7 @@ adopt(struct virtio_mmio *dev)
 	}
 	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
 	    "continuing where another vdisk ended");
-	if (s->status & VIRTIO_CONFIG_S_FEATURES_OK)
+	if (settled(dev))
 		accept_features(dev);
 	if (running(dev) && redo(dev) < 0)
 		fault(dev);
@@ -599,7 +662,7 @@ adopt(struct virtio_mmio *dev)
 
 struct virtio_mmio *
 virtio_mmio_open(struct xentoollog_logger *log, struct ioreq_server *io,
-    struct guest *guest, struct blk *blk)
+    struct guest *guest, struct blk *blk, bool legacy)
 {
 	struct virtio_mmio *dev = calloc(1, sizeof(*dev));
 	bool adopted;
@@ -611,10 +674,11 @@ virtio_mmio_open(struct xentoollog_logger *log, struct ioreq_server *io,
 	dev->log = log;
 	dev->io = io;
 	dev->blk = blk;
+	dev->legacy = legacy;
 	dev->s = ioreq_state(io, &adopted);
 	dev->vq = (struct virtqueue){.guest = guest, .s = &dev->s->queue};
 	/* In a device that is just reset there is nothing to lose. */
-	if (adopted && dev->s->status != 0)
+	if (adopted && (dev->s->status != 0 || dev->s->queue.ready))
 		return adopt(dev) ? dev : NULL;
 	reset(dev);
 	return dev;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A virtio-mmio device, version 2 (virtio 1.2, 4.2): its registers, its status
- * and features, and the joining of its one queue with the disk.
+ * A virtio-mmio device, version 2 (virtio 1.2, 4.2) or 1 (4.2.4, "legacy"): its
+ * registers, its status and features, and the joining of its one queue with the
+ * disk.
  */
 #ifndef VIRTIO_MMIO_H
 #define VIRTIO_MMIO_H
@@ -23,18 +24,19 @@ struct virtio_mmio;
  * What a device keeps where it outlives the process, see ioreq_state(): bytes,
  * and the version of their layout and meaning.
  */
-#define VIRTIO_MMIO_STATE_SIZE	  640
-#define VIRTIO_MMIO_STATE_VERSION 1
+#define VIRTIO_MMIO_STATE_SIZE	  656
+#define VIRTIO_MMIO_STATE_VERSION 2
 
 /*
  * A device that keeps its state where 'io' does, and finds its disk, memory and
- * interrupt in the given modules, which it uses and does not own.  It is as
- * after reset, or it is continued where a predecessor was killed, and requests
- * in flight then are under way again.  NULL on failure, which has been logged
- * to 'log'; one is that the disk is not the one that the guest knows.
+ * interrupt in the given modules, which it uses and does not own.  'legacy': of
+ * version 1, for drivers that know no other.  It is as after reset, or it is
+ * continued where a predecessor was killed, and requests in flight then are
+ * under way again.  NULL on failure, which has been logged to 'log'; one is that
+ * the disk is not the one that the guest knows.
  */
 struct virtio_mmio *virtio_mmio_open(struct xentoollog_logger *log,
-    struct ioreq_server *io, struct guest *guest, struct blk *blk);
+    struct ioreq_server *io, struct guest *guest, struct blk *blk, bool legacy);
 
 /*
  * Carry out one register access (4.2.2).  a->kind is ACCESS_READ, and then a->data

@@ -114,6 +114,17 @@ virtqueue_reset(struct virtqueue *vq)
 	*s = (struct virtqueue_state){.num = VIRTQUEUE_NUM_MAX};
 }
 
+void
+virtqueue_place(struct virtqueue *vq, uint64_t start, uint32_t align)
+{
+	struct virtqueue_state *s = vq->s;
+
+	s->desc = start;
+	s->driver = s->desc + s->num * sizeof(struct vring_desc);
+	s->device = s->driver + 6 + 2 * s->num;
+	s->device = (s->device + align - 1) & -(uint64_t)align;
+}
+
 static void
 negotiated(struct virtqueue *vq, uint64_t features)
 {

@@ -67,6 +67,12 @@ struct virtqueue_chain {
 void virtqueue_reset(struct virtqueue *vq);
 
 /*
+ * Where a legacy driver has its rings (2.7.2): one after the other from 'start'
+ * on, the used ring at the next multiple of 'align', a power of two.
+ */
+void virtqueue_place(struct virtqueue *vq, uint64_t start, uint32_t align);
+
+/*
  * Make the queue ready with the addresses and size in its state (4.2.2,
  * QueueReady).  'features' are the negotiated feature bits.  0, or -1 with
  * 'fault' set if the size is not a power of two from 2 to VIRTQUEUE_NUM_MAX, or a ring is

@@ -19,6 +19,7 @@ check_vdisk       := test/fake_xen test/driver
 check_kill        := test/fake_xen test/driver test/load
 check_sandbox     := sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
+check_legacy      := $(check_virtio_mmio)
 check_host        := test/fake_xen test/driver
 check_fuzz        := virtio_mmio virtqueue blk disk test/fuzz test/fake_ioreq test/fake_log
 
@@ -30,6 +31,7 @@ check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_rais
 check_blk_LDFLAGS := -Wl,--wrap=io_uring_submit
 check_virtio_mmio_LDFLAGS := -Wl,--wrap=io_uring_submit
 check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit
+check_legacy_LDFLAGS := -Wl,--wrap=io_uring_submit
 
 CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
 CHECK_LIBS := xentoollog liburing check

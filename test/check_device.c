@@ -155,7 +155,7 @@ setup(void)
 	ck_assert_ptr_nonnull(guest);
 	io = ioreq_open(&logger.logger, &config);
 	ck_assert_ptr_nonnull(io);
-	dev = virtio_mmio_open(&logger.logger, io, guest, blk);
+	dev = virtio_mmio_open(&logger.logger, io, guest, blk, false);
 	ck_assert_ptr_nonnull(dev);
 	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
 	drv.step = step;

@@ -66,7 +66,7 @@ open_disk(bool read_only)
 	blk = blk_open(&lg.logger, path,
 	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "serial");
 	ck_assert_ptr_nonnull(blk);
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
+	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, false);
 	ck_assert_ptr_nonnull(dev);
 }
 

@@ -212,7 +212,7 @@ open_device(void)
 	ck_assert_msg(r.guest != NULL, "%s", r.log.last);
 	r.io = ioreq_open(&r.log.logger, &config);
 	ck_assert_msg(r.io != NULL, "%s", r.log.last);
-	r.dev = virtio_mmio_open(&r.log.logger, r.io, r.guest, r.blk);
+	r.dev = virtio_mmio_open(&r.log.logger, r.io, r.guest, r.blk, false);
 	ck_assert_ptr_nonnull(r.dev);
 }
 

@@ -83,7 +83,7 @@ setup(void)
 	    guest, VIRTQUEUE_NUM_MAX * SLOT_SIZE, FAKE_GUEST_PAGE);
 	blk = blk_open(&lg.logger, path, false, "serial");
 	ck_assert_ptr_nonnull(blk);
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
+	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, false);
 	ck_assert_ptr_nonnull(dev);
 	ck_assert_uint_eq(lg.lines, 0);
 }
@@ -1432,11 +1432,14 @@ struct left {
 	uint32_t status;
 	uint32_t interrupt_status;
 	uint32_t config_generation;
+	uint32_t guest_page_size;
+	uint32_t queue_align;
+	uint32_t queue_pfn;
 	struct virtqueue_state queue;
 };
 
 _Static_assert(sizeof(struct left) == VIRTIO_MMIO_STATE_SIZE &&
-		   VIRTIO_MMIO_STATE_VERSION == 1,
+		   VIRTIO_MMIO_STATE_VERSION == 2,
     "the layout is another");
 
 static struct left *
@@ -1460,7 +1463,7 @@ succeed(bool read_only)
 	blk = blk_open(&lg.logger, path,
 	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "serial");
 	ck_assert_ptr_nonnull(blk);
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
+	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, false);
 	return dev != NULL;
 }
 
@@ -1796,7 +1799,7 @@ START_TEST(a_disk_that_is_not_read_only_any_more_is_refused)
 	io.adopted = false;
 	blk =
 	    blk_open(&lg.logger, path, DISK_NO_LOCK | DISK_READ_ONLY, "serial");
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk);
+	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, false);
 	start(USUAL);
 	expect_refused(false, "read-only");
 }

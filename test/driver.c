@@ -17,6 +17,8 @@
 #include "driver.h"
 #include "fake_xen.h"
 
+#define PAGE 4096
+
 /* In the memory of a request. */
 #define REQUEST_STATUS 32
 #define REQUEST_TABLE  64
@@ -140,10 +142,13 @@ void
 driver_probe(struct driver *d)
 {
 	ck_assert_uint_eq(driver_read(d, VIRTIO_MMIO_MAGIC_VALUE), 0x74726976);
-	ck_assert_uint_eq(driver_read(d, VIRTIO_MMIO_VERSION), 2);
+	ck_assert_uint_eq(
+	    driver_read(d, VIRTIO_MMIO_VERSION), d->legacy ? 1 : 2);
 	ck_assert_uint_eq(
 	    driver_read(d, VIRTIO_MMIO_DEVICE_ID), VIRTIO_ID_BLOCK);
 	driver_read(d, VIRTIO_MMIO_VENDOR_ID);
+	if (d->legacy)
+		driver_write(d, VIRTIO_MMIO_GUEST_PAGE_SIZE, PAGE);
 }
 
 /* Linux reads the status before it adds to it. */
@@ -170,6 +175,8 @@ driver_negotiate(struct driver *d, uint64_t wanted)
 	driver_write(d, VIRTIO_MMIO_DRIVER_FEATURES, d->features >> 32);
 	driver_write(d, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
 	driver_write(d, VIRTIO_MMIO_DRIVER_FEATURES, d->features);
+	if (d->legacy)
+		return true;
 	add_status(d, VIRTIO_CONFIG_S_FEATURES_OK);
 	return driver_read(d, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_FEATURES_OK;
 }
@@ -181,28 +188,46 @@ write_address(struct driver *d, uint32_t low, uint64_t gpa)
 	driver_write(d, low + 4, gpa >> 32);
 }
 
+/*
+ * Tell the device where its rings are.
+ */
+static void
+write_queue(struct driver *d)
+{
+	uint32_t ready =
+	    d->legacy ? VIRTIO_MMIO_QUEUE_PFN : VIRTIO_MMIO_QUEUE_READY;
+
+	driver_write(d, VIRTIO_MMIO_QUEUE_SEL, 0);
+	ck_assert_uint_eq(driver_read(d, ready), 0);
+	ck_assert_uint_ge(driver_read(d, VIRTIO_MMIO_QUEUE_NUM_MAX), d->num);
+	driver_write(d, VIRTIO_MMIO_QUEUE_NUM, d->num);
+	if (d->legacy) {
+		driver_write(d, VIRTIO_MMIO_QUEUE_ALIGN, PAGE);
+		driver_write(d, VIRTIO_MMIO_QUEUE_PFN, d->desc / PAGE);
+		return;
+	}
+	write_address(d, VIRTIO_MMIO_QUEUE_DESC_LOW, d->desc);
+	write_address(d, VIRTIO_MMIO_QUEUE_AVAIL_LOW, d->avail);
+	write_address(d, VIRTIO_MMIO_QUEUE_USED_LOW, d->used);
+	driver_write(d, VIRTIO_MMIO_QUEUE_READY, 1);
+}
+
+/* The rings are one after the other, as a legacy driver must have them. */
 void
 driver_queue(struct driver *d, uint16_t num)
 {
 	ck_assert_uint_le(num, DRIVER_NUM_MAX);
 	d->num = num;
-	d->desc = driver_alloc(d, 16 * num, 4096);
+	d->desc = driver_alloc(d, 16 * num, PAGE);
 	d->avail = driver_alloc(d, 6 + 2 * num, 2);
-	d->used = driver_alloc(d, 6 + 8 * num, 4096);
+	d->used = driver_alloc(d, 6 + 8 * num, PAGE);
 	d->requests =
 	    driver_alloc(d, (uint64_t)num * DRIVER_REQUEST_BYTES, 4096);
 	/* Memory may have been another ring before. */
 	memset(driver_desc(d, 0), 0, 16 * num);
 	memset(driver_avail(d), 0, 6 + 2 * num);
 	memset(driver_used(d), 0, 6 + 8 * num);
-	driver_write(d, VIRTIO_MMIO_QUEUE_SEL, 0);
-	ck_assert_uint_eq(driver_read(d, VIRTIO_MMIO_QUEUE_READY), 0);
-	ck_assert_uint_ge(driver_read(d, VIRTIO_MMIO_QUEUE_NUM_MAX), num);
-	driver_write(d, VIRTIO_MMIO_QUEUE_NUM, num);
-	write_address(d, VIRTIO_MMIO_QUEUE_DESC_LOW, d->desc);
-	write_address(d, VIRTIO_MMIO_QUEUE_AVAIL_LOW, d->avail);
-	write_address(d, VIRTIO_MMIO_QUEUE_USED_LOW, d->used);
-	driver_write(d, VIRTIO_MMIO_QUEUE_READY, 1);
+	write_queue(d);
 }
 
 void
@@ -218,7 +243,8 @@ driver_start(struct driver *d, uint64_t wanted, uint16_t num)
 	ck_assert(driver_negotiate(d, wanted));
 	driver_queue(d, num);
 	driver_ok(d);
-	ck_assert_uint_eq(driver_read(d, VIRTIO_MMIO_STATUS), 15);
+	ck_assert_uint_eq(
+	    driver_read(d, VIRTIO_MMIO_STATUS), d->legacy ? 7 : 15);
 }
 
 void

@@ -24,6 +24,7 @@
 struct driver {
 	uint64_t base;	    /* of the register window */
 	unsigned vcpu;	    /* which one makes the accesses */
+	bool legacy;	    /* the device is of version 1 */
 	void (*step)(void); /* moves the device on; NULL: nobody needs to */
 	uint64_t heap;	    /* guest memory not used yet */
 	uint64_t heap_end;

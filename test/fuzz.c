@@ -141,6 +141,7 @@ static struct ioreq_server io;
 static struct blk *blk;
 static struct virtio_mmio *dev;
 static bool read_only;
+static bool legacy;
 
 static struct {
 	struct io_uring_sqe sqes[BLK_REQS];
@@ -161,6 +162,7 @@ static struct {
 	uint64_t used;
 	bool ready;
 } mirror;
+static uint32_t page_size, alignment; /* legacy; a reset leaves them */
 
 static struct {
 	bool live, clean;
@@ -733,7 +735,7 @@ open_device(void)
 	CHECK(blk != NULL, "no disk");
 	opens++;
 	in_device = true;
-	dev = virtio_mmio_open(&lg.logger, &io, &guest, blk);
+	dev = virtio_mmio_open(&lg.logger, &io, &guest, blk, legacy);
 	in_device = false;
 	CHECK(dev != NULL, "a device that cannot be continued");
 }
@@ -778,13 +780,22 @@ nothing_left(void)
 }
 
 /*
+ * The register that is not 0 while the queue is ready.
+ */
+static uint32_t
+ready_register(void)
+{
+	return legacy ? VIRTIO_MMIO_QUEUE_PFN : VIRTIO_MMIO_QUEUE_READY;
+}
+
+/*
  * What a register write that was answered means for the used ring.
  */
 static void
 reflect(const struct access *a)
 {
 	struct access r = {
-	    .kind = ACCESS_READ, .offset = VIRTIO_MMIO_QUEUE_READY, .size = 4};
+	    .kind = ACCESS_READ, .offset = ready_register(), .size = 4};
 	uint32_t v = a->data;
 
 	if (a->kind != ACCESS_WRITE || a->size != 4)
@@ -795,9 +806,17 @@ reflect(const struct access *a)
 		memset(&mirror, 0, sizeof(mirror));
 	} else if (a->offset == VIRTIO_MMIO_QUEUE_SEL) {
 		mirror.sel = v;
+	} else if (a->offset == VIRTIO_MMIO_GUEST_PAGE_SIZE) {
+		page_size = v;
 	} else if (mirror.sel != 0) {
 		return;
-	} else if (a->offset == VIRTIO_MMIO_QUEUE_READY) {
+	} else if (a->offset == VIRTIO_MMIO_QUEUE_ALIGN) {
+		alignment = v;
+	} else if (a->offset == ready_register()) {
+		if (legacy && !mirror.ready)
+			mirror.used = ((uint64_t)v * page_size +
+					  18 * mirror.num + 6 + alignment - 1) &
+				      -(uint64_t)alignment;
 		virtio_mmio_access(dev, &r);
 		mirror.ready = r.data;
 		if (!mirror.ready)
@@ -806,6 +825,8 @@ reflect(const struct access *a)
 		return;
 	} else if (a->offset == VIRTIO_MMIO_QUEUE_NUM) {
 		mirror.num = v;
+	} else if (legacy) {
+		return;
 	} else if (a->offset == VIRTIO_MMIO_QUEUE_USED_LOW) {
 		mirror.used = (mirror.used & ~UINT64_C(0xffffffff)) | v;
 	} else if (a->offset == VIRTIO_MMIO_QUEUE_USED_HIGH) {
@@ -996,7 +1017,8 @@ setup(unsigned a, unsigned b)
 	memset(guest.hole, 0, sizeof(guest.hole));
 	put(RINGS, zeros, sizeof(zeros));
 	drv.features = wanted(a);
-	drv.num = 2 << b % 8;
+	/* So that legacy rings are where others are. */
+	drv.num = legacy ? VIRTQUEUE_NUM_MAX : 2 << b % 8;
 	drv.avail_idx = drv.used_seen = drv.kicked = 0;
 	drv.polling = a & 8;
 	wr(VIRTIO_MMIO_STATUS, status);
@@ -1004,14 +1026,20 @@ setup(unsigned a, unsigned b)
 	wr(VIRTIO_MMIO_DRIVER_FEATURES, drv.features);
 	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
 	wr(VIRTIO_MMIO_DRIVER_FEATURES, drv.features >> 32);
-	status |= VIRTIO_CONFIG_S_FEATURES_OK;
+	status |= legacy ? 0 : VIRTIO_CONFIG_S_FEATURES_OK;
 	wr(VIRTIO_MMIO_STATUS, status);
 	wr(VIRTIO_MMIO_QUEUE_SEL, 0);
 	wr(VIRTIO_MMIO_QUEUE_NUM, drv.num);
-	wr_address(VIRTIO_MMIO_QUEUE_DESC_LOW, BASE + RINGS);
-	wr_address(VIRTIO_MMIO_QUEUE_AVAIL_LOW, BASE + AVAIL);
-	wr_address(VIRTIO_MMIO_QUEUE_USED_LOW, BASE + USED);
-	wr(VIRTIO_MMIO_QUEUE_READY, 1);
+	if (legacy) {
+		wr(VIRTIO_MMIO_GUEST_PAGE_SIZE, PAGE);
+		wr(VIRTIO_MMIO_QUEUE_ALIGN, USED - AVAIL);
+		wr(VIRTIO_MMIO_QUEUE_PFN, (BASE + RINGS) / PAGE);
+	} else {
+		wr_address(VIRTIO_MMIO_QUEUE_DESC_LOW, BASE + RINGS);
+		wr_address(VIRTIO_MMIO_QUEUE_AVAIL_LOW, BASE + AVAIL);
+		wr_address(VIRTIO_MMIO_QUEUE_USED_LOW, BASE + USED);
+		wr(VIRTIO_MMIO_QUEUE_READY, 1);
+	}
 	status |= VIRTIO_CONFIG_S_DRIVER_OK;
 	wr(VIRTIO_MMIO_STATUS, status);
 	memset(later, 0, sizeof(later));
@@ -1409,7 +1437,7 @@ start_unfit(const struct op *op)
 	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "fuzz");
 	CHECK(blk != NULL, "no disk");
 	opens++;
-	dev = virtio_mmio_open(&lg.logger, &io, &guest, blk);
+	dev = virtio_mmio_open(&lg.logger, &io, &guest, blk, legacy);
 	if (op->a % 4 < 2 && drv.live)
 		CHECK(dev == NULL, "another disk is taken for the same");
 	free(dev);
@@ -1508,8 +1536,7 @@ run_op(const struct op *op, bool nested)
 		break;
 	case RESET:
 		begin(op->a % VCPUS, ACCESS_WRITE,
-		    op->b & 1 ? VIRTIO_MMIO_QUEUE_READY : VIRTIO_MMIO_STATUS, 4,
-		    0);
+		    op->b & 1 ? ready_register() : VIRTIO_MMIO_STATUS, 4, 0);
 		loop();
 		break;
 	case KILL:
@@ -1579,6 +1606,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (blk != NULL && read_only != (prog[0].c & 1))
 		close_disk();
 	read_only = prog[0].c & 1;
+	legacy = prog[0].c & 4;
+	page_size = alignment = 0;
 	open_device();
 	if (!(prog[0].c & 2))
 		setup(prog[0].a, prog[0].b);
