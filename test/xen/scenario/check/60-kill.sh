@@ -86,7 +86,7 @@ refused() {
 	    grep -q 'another vdisk' /run/refused
 }
 
-title 'Two vCPUs and a file system, and vdisk is killed 30 times'
+title 'Two vCPUs and a file system, and vdisk is killed 50 times'
 
 image /tmp/0 64
 memory=256 configure lives 2 1
@@ -98,7 +98,7 @@ check 'a file system is made and mounted' \
 load lives /mnt/load
 pulse lives
 check 'the load is at it' at_work lives || return
-check 'each time, another continues' kill_again lives 30 1 || return
+check 'each time, another continues' kill_again lives 50 1 || return
 figures
 check 'the guest works on' at_work lives
 check 'a vdisk too many gives up with status 1 and one line' refused lives 0
@@ -109,7 +109,7 @@ check 'another continues' another lives 0 /tmp/0
 check 'the guest works on' at_work lives
 patience=120
 check 'every byte was right all the time' ends_well lives load
-check 'the guest stood still for moments only' standstills lives 30
+check 'the guest stood still for moments only' standstills lives 50
 figures
 check 'the file system can be unmounted' do_in lives 'umount /mnt'
 check 'it is clean' do_in lives 'e2fsck -fn /dev/vda'
