@@ -10,6 +10,7 @@
  */
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,17 @@
 
 /* What one operation transfers at most; the kernel's own limit is higher. */
 #define TRANSFER_MAX (UINT32_C(1) << 30)
+
+/*
+ * The largest range discarded or zeroed, in sectors: 1 GiB is quickly given
+ * back even in many pieces, but zeros may have to be written.
+ */
+#define DISCARD_MAX (UINT32_C(1) << 21)
+#define ZEROES_MAX  (UINT32_C(1) << 17)
+
+/* What the host can do with a range in place of writing to it. */
+#define MAKE_HOLE  (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define MAKE_ZEROS (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
 /*
  * Operations started again, per request, after EINTR, EAGAIN, or EFAULT: guest
@@ -70,6 +82,12 @@ configure(struct blk *blk)
 	    .alignment_offset = MIN(d->alignment / block, UINT8_MAX),
 	    .min_io_size = htole16(MIN(d->io_min / block, UINT16_MAX)),
 	    .opt_io_size = htole32(d->io_opt / block),
+	    .max_discard_sectors = htole32(DISCARD_MAX),
+	    .max_discard_seg = htole32(BLK_RANGES),
+	    .discard_sector_alignment = htole32(d->hole / SECTOR),
+	    .max_write_zeroes_sectors = htole32(ZEROES_MAX),
+	    .max_write_zeroes_seg = htole32(BLK_RANGES),
+	    .write_zeroes_may_unmap = d->hole != 0,
 	};
 }
 
@@ -89,6 +107,8 @@ open_ring(struct blk *blk)
 	    /* From here on not if read-only. */
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
+	    {.opcode = IORING_RESTRICTION_SQE_OP,
+		.sqe_op = IORING_OP_FALLOCATE},
 	};
 	unsigned n = blk->read_only ? 4 : sizeof(allowed) / sizeof(allowed[0]);
 	int e;
@@ -148,6 +168,12 @@ blk_config(const struct blk *blk)
 	return &blk->config;
 }
 
+static bool
+can_discard(const struct blk *blk)
+{
+	return !blk->read_only && blk->disk.hole != 0;
+}
+
 uint64_t
 blk_features(const struct blk *blk)
 {
@@ -155,7 +181,9 @@ blk_features(const struct blk *blk)
 	       UINT64_C(1) << VIRTIO_BLK_F_BLK_SIZE |
 	       UINT64_C(1) << VIRTIO_BLK_F_TOPOLOGY |
 	       UINT64_C(1) << VIRTIO_BLK_F_FLUSH |
-	       (uint64_t)blk->read_only << VIRTIO_BLK_F_RO;
+	       (uint64_t)blk->read_only << VIRTIO_BLK_F_RO |
+	       (uint64_t)can_discard(blk) << VIRTIO_BLK_F_DISCARD |
+	       (uint64_t)!blk->read_only << VIRTIO_BLK_F_WRITE_ZEROES;
 }
 
 void
@@ -266,6 +294,39 @@ get_id(const struct blk *blk, struct blk_req *req)
 }
 
 /*
+ * Prepare to write zeros to what is left, or to the first of it.
+ */
+static void
+prepare_zeros(struct io_uring_sqe *sqe, struct blk_req *req)
+{
+	static const char zeros[4096];
+	uint64_t left = req->left;
+
+	/* The memory for the request's own buffers is free by now. */
+	for (req->segments = 0; req->segments < BLK_IOVECS && left > 0;
+	     req->segments++) {
+		struct iovec *iov = &req->iov[req->segments];
+
+		iov->iov_base = (void *)zeros;
+		iov->iov_len = MIN(left, sizeof(zeros));
+		left -= iov->iov_len;
+	}
+	req->data = req->iov;
+	io_uring_prep_writev(sqe, 0, req->data, req->segments, req->offset);
+}
+
+/*
+ * Whether the request's operation is a fallocate().
+ */
+static bool
+by_fallocate(const struct blk_req *req)
+{
+	return (req->type == VIRTIO_BLK_T_DISCARD ||
+		   req->type == VIRTIO_BLK_T_WRITE_ZEROES) &&
+	       req->mode != 0;
+}
+
+/*
  * Hand the rest of the request to io_uring.  There is room: each request has
  * one operation at most.
  */
@@ -280,6 +341,11 @@ start(struct blk *blk, struct blk_req *req)
 
 	if (req->type == VIRTIO_BLK_T_FLUSH)
 		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+	else if (by_fallocate(req))
+		io_uring_prep_fallocate(
+		    sqe, 0, req->mode, req->offset, req->left);
+	else if (req->type == VIRTIO_BLK_T_WRITE_ZEROES)
+		prepare_zeros(sqe, req);
 	else if (req->type == VIRTIO_BLK_T_IN && req->segments == 1)
 		io_uring_prep_read(sqe, 0, base, one, req->offset);
 	else if (req->type == VIRTIO_BLK_T_IN)
@@ -328,6 +394,73 @@ transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
 	}
 }
 
+/*
+ * Go on with the next range; after the last one, what was done is stable if
+ * other writes are.
+ */
+static void
+next_range(struct blk *blk, struct blk_req *req)
+{
+	struct virtio_blk_discard_write_zeroes *r;
+
+	while (req->ranges > 0) {
+		r = &req->range[--req->ranges];
+		req->offset = le64toh(r->sector) * SECTOR;
+		req->left = (uint64_t)le32toh(r->num_sectors) * SECTOR;
+		req->mode = req->type == VIRTIO_BLK_T_DISCARD || r->flags != 0
+				? MAKE_HOLE
+				: MAKE_ZEROS;
+		if (req->left > 0) {
+			start(blk, req);
+			return;
+		}
+	}
+	if (blk->writeback) {
+		finish(blk, req, VIRTIO_BLK_S_OK);
+	} else {
+		req->type = VIRTIO_BLK_T_FLUSH;
+		STAILQ_INSERT_TAIL(&blk->flushes, req, link);
+	}
+}
+
+/*
+ * Discard or zero the ranges in the data, if all of them are sound.
+ */
+static void
+clear(struct blk *blk, struct blk_req *req)
+{
+	bool discard = req->type == VIRTIO_BLK_T_DISCARD;
+	uint64_t bytes = total(req->iov, req->readable);
+	uint8_t status = VIRTIO_BLK_S_OK;
+
+	if (discard ? !can_discard(blk) : blk->read_only)
+		status = VIRTIO_BLK_S_UNSUPP;
+	else if (bytes % sizeof(req->range[0]) != 0 ||
+		 bytes > sizeof(req->range))
+		status = VIRTIO_BLK_S_IOERR;
+	else
+		take_front(req->iov, req->readable, req->range, bytes);
+	req->ranges =
+	    status == VIRTIO_BLK_S_OK ? bytes / sizeof(req->range[0]) : 0;
+	for (unsigned i = 0; i < req->ranges; i++) {
+		uint64_t sector = le64toh(req->range[i].sector);
+		uint32_t sectors = le32toh(req->range[i].num_sectors);
+		uint32_t flags = le32toh(req->range[i].flags);
+
+		if ((flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP) != 0 ||
+		    (discard && flags != 0))
+			status = VIRTIO_BLK_S_UNSUPP;
+		else if (sectors > (discard ? DISCARD_MAX : ZEROES_MAX) ||
+			 sectors > blk->capacity ||
+			 sector > blk->capacity - sectors)
+			status = VIRTIO_BLK_S_IOERR;
+	}
+	if (status == VIRTIO_BLK_S_OK)
+		next_range(blk, req);
+	else
+		finish(blk, req, status);
+}
+
 bool
 blk_submit(struct blk *blk, struct blk_req *req)
 {
@@ -359,6 +492,10 @@ blk_submit(struct blk *blk, struct blk_req *req)
 	case VIRTIO_BLK_T_FLUSH:
 		STAILQ_INSERT_TAIL(&blk->flushes, req, link);
 		break;
+	case VIRTIO_BLK_T_DISCARD:
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		clear(blk, req);
+		break;
 	case VIRTIO_BLK_T_GET_ID:
 		get_id(blk, req);
 		finish(blk, req, VIRTIO_BLK_S_OK);
@@ -375,9 +512,10 @@ blk_submit(struct blk *blk, struct blk_req *req)
 static void
 log_failure(struct blk *blk, const struct blk_req *req, int error)
 {
-	const char *what = req->type == VIRTIO_BLK_T_IN	   ? "read"
-			   : req->type == VIRTIO_BLK_T_OUT ? "write"
-							   : "flush";
+	const char *what = req->type == VIRTIO_BLK_T_IN	       ? "read"
+			   : req->type == VIRTIO_BLK_T_FLUSH   ? "flush"
+			   : req->type == VIRTIO_BLK_T_DISCARD ? "discard"
+							       : "write";
 	char place[32] = "";
 	struct timespec now;
 
@@ -421,6 +559,20 @@ finish_flushes(struct blk *blk, uint8_t status)
 }
 
 /*
+ * The host cannot do with the range what was asked of it.
+ */
+static void
+do_otherwise(struct blk *blk, struct blk_req *req)
+{
+	if (req->type == VIRTIO_BLK_T_DISCARD) {
+		finish(blk, req, VIRTIO_BLK_S_UNSUPP);
+	} else {
+		req->mode = req->mode == MAKE_HOLE ? MAKE_ZEROS : 0;
+		start(blk, req);
+	}
+}
+
+/*
  * The kernel has finished an operation of the request with result 'res': finish
  * the request, or go on with what is left of it.
  */
@@ -435,19 +587,25 @@ complete(struct blk *blk, struct blk_req *req, int res)
 			log_failure(blk, req, -res);
 		finish_flushes(
 		    blk, res < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+	} else if (res == -EOPNOTSUPP && by_fallocate(req)) {
+		do_otherwise(blk, req);
 	} else if (res < 0) {
 		log_failure(blk, req, -res);
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
+	} else if (by_fallocate(req)) {
+		next_range(blk, req);
 	} else if (res == 0) {
 		/* The file has become smaller than the disk. */
 		log_failure(blk, req, ENXIO);
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
 	} else {
 		advance(req, res);
-		if (req->left == 0)
-			finish(blk, req, VIRTIO_BLK_S_OK);
-		else
+		if (req->left > 0)
 			start(blk, req);
+		else if (req->type == VIRTIO_BLK_T_WRITE_ZEROES)
+			next_range(blk, req);
+		else
+			finish(blk, req, VIRTIO_BLK_S_OK);
 	}
 }
 

@@ -17,9 +17,13 @@
 struct xentoollog_logger;
 struct blk;
 
-/* Requests that can be in flight, and memory segments of one request. */
+/*
+ * Requests that can be in flight, memory segments of one request, and ranges of
+ * the disk that one can discard or zero.
+ */
 #define BLK_REQS   256
 #define BLK_IOVECS 256
+#define BLK_RANGES 32
 
 /*
  * One request: first the 'readable' buffers, then the 'writable' ones, as
@@ -44,6 +48,9 @@ struct blk_req {
 	uint32_t segments;  /* ... as many iovecs */
 	uint32_t type;	    /* VIRTIO_BLK_T_* */
 	uint32_t retries;
+	int mode;	 /* of fallocate(), 0: write zeros */
+	uint32_t ranges; /* to be discarded or zeroed after this one */
+	struct virtio_blk_discard_write_zeroes range[BLK_RANGES];
 	struct iovec iov[BLK_IOVECS];
 };
 

@@ -6,9 +6,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/param.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
@@ -41,51 +43,19 @@ unfit(const struct disk *disk, const char *why)
 	return false;
 }
 
-static int
-measure_device(struct disk *disk)
-{
-	int logical, alignment;
-
-	if (ioctl(disk->fd, BLKGETSIZE64, &disk->size) < 0 ||
-	    ioctl(disk->fd, BLKSSZGET, &logical) < 0 ||
-	    ioctl(disk->fd, BLKPBSZGET, &disk->physical) < 0 ||
-	    ioctl(disk->fd, BLKALIGNOFF, &alignment) < 0 ||
-	    ioctl(disk->fd, BLKIOMIN, &disk->io_min) < 0 ||
-	    ioctl(disk->fd, BLKIOOPT, &disk->io_opt) < 0)
-		return -1;
-	disk->logical = logical;
-	disk->alignment = MAX(alignment, 0); /* -1: not known */
-	return 0;
-}
-
 /*
- * A file can be read and written by sectors, but does that best by the blocks
- * of its file system; those above a page are a matter of throughput only.
+ * The size, which may change while the disk is in use.
  */
-static int
-measure_file(struct disk *disk)
-{
-	struct stat st;
-	uint32_t block;
-
-	if (fstat(disk->fd, &st) < 0)
-		return -1;
-	block = st.st_blksize;
-	if (block < SECTOR || !powerof2(block))
-		block = SECTOR;
-	disk->size = st.st_size;
-	disk->logical = SECTOR;
-	disk->physical = MIN(block, 4096);
-	disk->io_min = MIN(block, 4096);
-	disk->io_opt = block > 4096 ? block : 0;
-	return 0;
-}
-
 static bool
 measure(struct disk *disk)
 {
-	if ((disk->device ? measure_device(disk) : measure_file(disk)) < 0)
+	struct stat st;
+
+	if (disk->device ? ioctl(disk->fd, BLKGETSIZE64, &disk->size) < 0
+			 : fstat(disk->fd, &st) < 0)
 		return cannot(disk, "get the size of");
+	if (!disk->device)
+		disk->size = st.st_size;
 	if (disk->size < SECTOR)
 		return unfit(disk, "is smaller than one sector of 512 bytes");
 	if (disk->size % SECTOR != 0)
@@ -94,6 +64,74 @@ measure(struct disk *disk)
 		    "not part of the disk",
 		    (unsigned)(disk->size % SECTOR), disk->path);
 	return true;
+}
+
+/*
+ * What sysfs says of the queue of the device, or of the one that it is a
+ * partition of; 0 if it says nothing.
+ */
+static uint64_t
+queue_limit(dev_t dev, const char *name)
+{
+	static const char *const places[] = {"", "../"};
+	unsigned long long value = 0;
+	char path[80];
+	FILE *f = NULL;
+
+	for (unsigned i = 0; i < 2 && f == NULL; i++) {
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/%s",
+		    major(dev), minor(dev), places[i], name);
+		f = fopen(path, "re");
+	}
+	if (f == NULL)
+		return 0;
+	if (fscanf(f, "%llu", &value) != 1)
+		value = 0;
+	fclose(f);
+	return value;
+}
+
+/*
+ * What a device likes.  Linux makes holes in one by telling it to write zeros,
+ * so it must be able to do that, too.
+ */
+static bool
+describe_device(struct disk *disk, dev_t dev)
+{
+	int logical, alignment;
+
+	if (ioctl(disk->fd, BLKSSZGET, &logical) < 0 ||
+	    ioctl(disk->fd, BLKPBSZGET, &disk->physical) < 0 ||
+	    ioctl(disk->fd, BLKALIGNOFF, &alignment) < 0 ||
+	    ioctl(disk->fd, BLKIOMIN, &disk->io_min) < 0 ||
+	    ioctl(disk->fd, BLKIOOPT, &disk->io_opt) < 0)
+		return cannot(disk, "get the block sizes of");
+	disk->logical = logical;
+	disk->alignment = MAX(alignment, 0); /* -1: not known */
+	if (queue_limit(dev, "discard_max_bytes") > 0 &&
+	    queue_limit(dev, "write_zeroes_max_bytes") > 0)
+		disk->hole = queue_limit(dev, "discard_granularity");
+	return true;
+}
+
+/*
+ * What a file likes.  It can be read and written by sectors, but does that best
+ * by the blocks of its file system; those above a page are a matter of
+ * throughput only.
+ */
+static void
+describe_file(struct disk *disk, uint32_t block)
+{
+	if (block < SECTOR || !powerof2(block))
+		block = SECTOR;
+	disk->logical = SECTOR;
+	disk->physical = MIN(block, 4096);
+	disk->io_min = MIN(block, 4096);
+	disk->io_opt = block > 4096 ? block : 0;
+	/* Whether it can have holes is tried out behind the end. */
+	if (fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		disk->size, block) == 0)
+		disk->hole = block;
 }
 
 /*
@@ -160,5 +198,10 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 		return unfit(
 		    disk, "is neither a regular file nor a block device");
 	disk->device = S_ISBLK(st.st_mode);
-	return open_file(disk, how) && measure(disk);
+	if (!open_file(disk, how) || !measure(disk))
+		return false;
+	if (disk->device)
+		return describe_device(disk, st.st_rdev);
+	describe_file(disk, st.st_blksize);
+	return true;
 }

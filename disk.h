@@ -32,6 +32,8 @@ struct disk {
 	uint32_t alignment; /* first physical block starts here */
 	uint32_t io_min;    /* smallest unit that performs */
 	uint32_t io_opt;    /* best unit, 0 if unknown */
+	uint32_t hole;	    /* unit in which it can be given back to the host,
+			       and is zeros then; 0 if it cannot */
 };
 
 /*

@@ -25,7 +25,7 @@ check_fuzz        := virtio_mmio virtqueue blk disk test/fuzz test/fake_ioreq te
 
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
-check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_raise
+check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_raise,--wrap=blk_features
 
 # What blk.c submits can be watched, held back, shortened or made to fail.
 check_blk_LDFLAGS := -Wl,--wrap=io_uring_submit

@@ -31,6 +31,7 @@
 #define MAX_LEN	     (SECTORS * SECTOR)
 
 #define UNTOUCHED    0xee /* never a byte of the disk or of a serial */
+#define N(array)     ((int)(sizeof(array) / sizeof((array)[0])))
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 
 static struct fake_log lg;
@@ -385,11 +386,20 @@ START_TEST(the_configuration_describes_the_disk)
 	ck_assert_uint_ge(c->min_io_size, 1);
 	ck_assert_uint_eq(c->min_io_size % (1 << c->physical_block_exp), 0);
 	ck_assert_uint_eq(c->opt_io_size % c->min_io_size, 0);
+	ck_assert_uint_ge(c->max_discard_sectors, SECTORS);
+	ck_assert_uint_eq(c->max_discard_seg, BLK_RANGES);
+	if (!_i)
+		ck_assert_uint_eq(c->discard_sector_alignment, c->min_io_size);
+	ck_assert_uint_ge(c->max_write_zeroes_sectors, SECTORS);
+	ck_assert_uint_eq(c->max_write_zeroes_seg, BLK_RANGES);
+	ck_assert_uint_eq(c->write_zeroes_may_unmap, !_i);
 	/* What is not offered is zero. */
 	ck_assert_uint_eq(c->size_max, 0);
 	ck_assert_mem_eq(&c->geometry, &zero.geometry, sizeof(c->geometry));
-	ck_assert_mem_eq(
-	    &c->wce, &zero.wce, (const char *)(c + 1) - (const char *)&c->wce);
+	ck_assert_uint_eq(c->wce, 0);
+	ck_assert_uint_eq(c->num_queues, 0);
+	ck_assert_mem_eq(&c->unused1, &zero.unused1,
+	    (const char *)(c + 1) - (const char *)&c->unused1);
 }
 END_TEST
 
@@ -417,12 +427,16 @@ START_TEST(the_features_are_those_that_work)
 	ck_assert(f & FEATURE(VIRTIO_BLK_F_TOPOLOGY));
 	ck_assert(f & FEATURE(VIRTIO_BLK_F_FLUSH));
 	ck_assert_int_eq((f & FEATURE(VIRTIO_BLK_F_RO)) != 0, _i);
+	ck_assert_int_eq((f & FEATURE(VIRTIO_BLK_F_DISCARD)) != 0, !_i);
+	ck_assert_int_eq((f & FEATURE(VIRTIO_BLK_F_WRITE_ZEROES)) != 0, !_i);
 	/* Nothing that would need a field, a request or a second queue. */
 	ck_assert_uint_eq(
 	    f & ~(FEATURE(VIRTIO_BLK_F_SEG_MAX) |
 		    FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
 		    FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
-		    FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO)),
+		    FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO) |
+		    FEATURE(VIRTIO_BLK_F_DISCARD) |
+		    FEATURE(VIRTIO_BLK_F_WRITE_ZEROES)),
 	    0);
 }
 END_TEST
@@ -652,9 +666,9 @@ START_TEST(a_request_with_half_a_header_fails)
 }
 END_TEST
 
-static const uint32_t unknown_types[] = {2, 3, 5, 6, 7, 9, 10,
-    VIRTIO_BLK_T_DISCARD, 12, VIRTIO_BLK_T_WRITE_ZEROES, 14, 15, 16, 26, 255,
-    256, 0x10000, VIRTIO_BLK_T_BARRIER, VIRTIO_BLK_T_BARRIER | 1, UINT32_MAX};
+static const uint32_t unknown_types[] = {2, 3, 5, 6, 7, 9, 10, 12, 14, 15, 16,
+    26, 255, 256, 0x10000, VIRTIO_BLK_T_BARRIER, VIRTIO_BLK_T_BARRIER | 1,
+    UINT32_MAX};
 
 START_TEST(an_unknown_request_is_unsupported_and_does_nothing)
 {
@@ -859,6 +873,291 @@ START_TEST(a_read_only_disk_refuses_writes)
 }
 END_TEST
 
+/* Ranges to be discarded or zeroed, 5.2.6. */
+
+#define DISCARD VIRTIO_BLK_T_DISCARD
+#define ZEROES	VIRTIO_BLK_T_WRITE_ZEROES
+#define UNMAP	VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP
+#define BLOCK	4096 /* of most file systems */
+
+struct range {
+	uint64_t sector;
+	uint32_t sectors, flags;
+};
+
+static struct job *
+submit_ranges(uint32_t type, const struct range *range, unsigned n)
+{
+	struct virtio_blk_discard_write_zeroes *r = (void *)out;
+
+	for (unsigned i = 0; i < n; i++)
+		r[i] = (struct virtio_blk_discard_write_zeroes){
+		    .sector = range[i].sector,
+		    .num_sectors = range[i].sectors,
+		    .flags = range[i].flags};
+	/* The sector of the header means nothing. */
+	return submit(type, UINT64_MAX, n * sizeof(*r), 0);
+}
+
+static uint8_t
+clear(uint32_t type, const struct range *range, unsigned n)
+{
+	struct job *job = submit_ranges(type, range, n);
+
+	blk_kick(blk);
+	ck_assert_ptr_eq(reap(), job->req);
+	return dispose(job);
+}
+
+static uint8_t
+clear_one(uint32_t type, uint64_t sector, uint32_t sectors, uint32_t flags)
+{
+	struct range range = {sector, sectors, flags};
+
+	return clear(type, &range, 1);
+}
+
+/*
+ * The disk is as it was made but for zeros in these ranges.
+ */
+static void
+expect_zeros(const struct range *range, unsigned n)
+{
+	static uint8_t want[MAX_LEN];
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(want); i++)
+		want[i] = pattern(i);
+	for (unsigned i = 0; i < n; i++)
+		memset(want + range[i].sector * SECTOR, 0,
+		    range[i].sectors * SECTOR);
+	expect_on_disk(0, want, sizeof(want));
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_eq(st.st_size, MAX_LEN);
+}
+
+static uint64_t
+allocated(void)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	return st.st_blocks * 512;
+}
+
+/* How to clear a range, and whether that gives space back. */
+static const struct {
+	uint32_t type, flags;
+	bool gives;
+} ways[] = {
+    {DISCARD, 0, true},
+    {ZEROES, UNMAP, true},
+    {ZEROES, 0, false},
+};
+
+START_TEST(a_cleared_range_is_zeros_and_given_back_if_it_may)
+{
+	const struct range range = {16, 40, ways[_i].flags};
+	uint64_t before = allocated();
+
+	ck_assert_uint_eq(clear(ways[_i].type, &range, 1), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(written, 1);
+	expect_zeros(&range, 1);
+	if (ways[_i].gives)
+		ck_assert_uint_eq(allocated(), before - 5 * BLOCK);
+	else
+		ck_assert_uint_ge(allocated(), before);
+	ck_assert_uint_eq(fake_uring.datasyncs, 0);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(a_part_of_a_block_can_be_cleared)
+{
+	const struct range range = {5, 5, ways[_i].flags};
+
+	ck_assert_uint_eq(clear(ways[_i].type, &range, 1), VIRTIO_BLK_S_OK);
+	expect_zeros(&range, 1);
+}
+END_TEST
+
+START_TEST(ranges_come_in_any_number_and_framing)
+{
+	struct range range[BLK_RANGES];
+
+	framing = &framings[_i % N(framings)];
+	for (unsigned n = 0; n <= BLK_RANGES; n += 1 + n / 2) {
+		for (unsigned i = 0; i < n; i++)
+			range[i] = (struct range){i * 2, 1 + i % 2, 0};
+		ck_assert_uint_eq(
+		    clear(_i < N(framings) ? DISCARD : ZEROES, range, n),
+		    VIRTIO_BLK_S_OK);
+		expect_zeros(range, n);
+	}
+}
+END_TEST
+
+START_TEST(the_whole_disk_and_nothing_at_all_can_be_cleared)
+{
+	const struct range range[] = {
+	    {0, 0, 0}, {SECTORS, 0, 0}, {0, SECTORS, 0}, {SECTORS / 2, 0, 0}};
+
+	ck_assert_uint_eq(clear(ways[_i].type, range, 2), VIRTIO_BLK_S_OK);
+	expect_disk_untouched();
+	ck_assert_uint_eq(fake_uring.submits, 0);
+	ck_assert_uint_eq(clear(ways[_i].type, range, 4), VIRTIO_BLK_S_OK);
+	expect_zeros(range, 4);
+}
+END_TEST
+
+/* A range that is refused, beside one that would not be. */
+static const struct {
+	uint32_t type;
+	struct range range;
+	uint8_t status;
+} bad_clears[] = {
+    {DISCARD, {SECTORS, 1, 0}, VIRTIO_BLK_S_IOERR},
+    {DISCARD, {SECTORS - 1, 2, 0}, VIRTIO_BLK_S_IOERR},
+    {DISCARD, {UINT64_MAX, 1, 0}, VIRTIO_BLK_S_IOERR},
+    {DISCARD, {UINT64_MAX / SECTOR + 1, 1, 0}, VIRTIO_BLK_S_IOERR},
+    {DISCARD, {0, SECTORS + 1, 0}, VIRTIO_BLK_S_IOERR},
+    {DISCARD, {0, UINT32_MAX, 0}, VIRTIO_BLK_S_IOERR},
+    {ZEROES, {SECTORS, 1, 0}, VIRTIO_BLK_S_IOERR},
+    {ZEROES, {SECTORS - 1, 2, UNMAP}, VIRTIO_BLK_S_IOERR},
+    {ZEROES, {0, UINT32_MAX, 0}, VIRTIO_BLK_S_IOERR},
+    {DISCARD, {0, 8, UNMAP}, VIRTIO_BLK_S_UNSUPP},
+    {DISCARD, {0, 8, 2}, VIRTIO_BLK_S_UNSUPP},
+    {ZEROES, {0, 8, 2}, VIRTIO_BLK_S_UNSUPP},
+    {ZEROES, {0, 8, 1U << 31 | UNMAP}, VIRTIO_BLK_S_UNSUPP},
+};
+
+START_TEST(one_bad_range_and_nothing_is_cleared)
+{
+	struct range range[] = {{8, 8, 0}, bad_clears[_i].range, {24, 8, 0}};
+
+	ck_assert_uint_eq(
+	    clear(bad_clears[_i].type, range, 3), bad_clears[_i].status);
+	ck_assert_uint_eq(written, 1);
+	expect_disk_untouched();
+	ck_assert_uint_eq(fake_uring.submits, 0);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(ranges_larger_than_told_are_refused)
+{
+	const struct virtio_blk_config *c = blk_config(blk);
+	uint32_t max =
+	    _i ? c->max_write_zeroes_sectors : c->max_discard_sectors;
+
+	ck_assert_int_eq(ftruncate(fd, (max + UINT64_C(1)) * SECTOR), 0);
+	blk = blk_open(&lg.logger, path, DISK_NO_LOCK, "");
+	ck_assert_ptr_nonnull(blk);
+	ck_assert_uint_eq(clear_one(_i ? ZEROES : DISCARD, 0, max + 1, 0),
+	    VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(fake_uring.submits, 0);
+	ck_assert_uint_eq(
+	    clear_one(_i ? ZEROES : DISCARD, 1, max, _i), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+START_TEST(half_a_range_or_too_many_are_refused)
+{
+	static const size_t lens[] = {1, 15, 17, BLK_RANGES * 16 + 16};
+
+	for (int i = 0; i < N(lens); i++) {
+		memset(out, 0, sizeof(out));
+		ck_assert_uint_eq(request(_i ? ZEROES : DISCARD, 0, lens[i], 0),
+		    VIRTIO_BLK_S_IOERR);
+	}
+	expect_disk_untouched();
+}
+END_TEST
+
+START_TEST(a_range_cleared_is_stable_when_writes_are)
+{
+	blk_set_writeback(blk, false);
+	ck_assert_uint_eq(clear_one(ways[_i].type, 0, 8, ways[_i].flags), 0);
+	ck_assert_uint_eq(fake_uring.others, 2);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
+	/* If it cannot be, it failed. */
+	fake_uring.spare = fake_uring.writes + fake_uring.others - 1;
+	fake_uring.fail = 1;
+	fake_uring.error = EIO;
+	ck_assert_uint_eq(
+	    clear_one(ways[_i].type, 0, 8, ways[_i].flags), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(fake_uring.datasyncs, 2);
+}
+END_TEST
+
+START_TEST(where_the_host_cannot_zero_zeros_are_written)
+{
+	const struct range range[] = {{3, 50, _i ? UNMAP : 0}, {60, 1, 0}};
+
+	fake_uring.limit = 1000;
+	fake_uring.refuse =
+	    FALLOC_FL_ZERO_RANGE | (_i ? FALLOC_FL_PUNCH_HOLE : 0);
+	ck_assert_uint_eq(clear(ZEROES, range, 2), VIRTIO_BLK_S_OK);
+	expect_zeros(range, 2);
+	ck_assert_uint_ge(fake_uring.writes, 26);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(where_the_host_cannot_discard_the_guest_is_told)
+{
+	fake_uring.refuse = FALLOC_FL_PUNCH_HOLE;
+	ck_assert_uint_eq(clear_one(DISCARD, 0, 8, 0), VIRTIO_BLK_S_UNSUPP);
+	expect_disk_untouched();
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(clearing_that_is_interrupted_is_tried_again_and_may_fail)
+{
+	const struct range range[] = {{8, 8, 0}, {24, 8, 0}};
+
+	fake_uring.fail = 3;
+	fake_uring.error = EINTR;
+	ck_assert_uint_eq(clear(DISCARD, range, 2), VIRTIO_BLK_S_OK);
+	expect_zeros(range, 2);
+	ck_assert_uint_eq(lg.lines, 0);
+	fake_uring.fail = 1;
+	fake_uring.error = EIO;
+	ck_assert_uint_eq(clear(DISCARD, range, 2), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_ptr_nonnull(strstr(lg.last, "discard at byte 12288 failed"));
+}
+END_TEST
+
+START_TEST(a_disk_that_cannot_have_holes_does_not_offer_them)
+{
+	const struct range range = {8, 8, UNMAP};
+
+	fd = memfd_create("no holes", MFD_ALLOW_SEALING);
+	ck_assert_int_eq(ftruncate(fd, MAX_LEN), 0);
+	ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	blk = blk_open(&lg.logger, path, 0, "");
+	ck_assert_ptr_nonnull(blk);
+	ck_assert_uint_eq(blk_features(blk) & FEATURE(VIRTIO_BLK_F_DISCARD), 0);
+	ck_assert(blk_features(blk) & FEATURE(VIRTIO_BLK_F_WRITE_ZEROES));
+	ck_assert_uint_eq(blk_config(blk)->write_zeroes_may_unmap, 0);
+	ck_assert_uint_eq(clear(DISCARD, &range, 1), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(fake_uring.submits, 0);
+}
+END_TEST
+
+START_TEST(a_read_only_disk_cannot_be_cleared)
+{
+	open_disk(MAX_LEN, true);
+	ck_assert_uint_eq(clear_one(DISCARD, 0, 8, 0), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(clear_one(ZEROES, 0, 8, 0), VIRTIO_BLK_S_UNSUPP);
+	expect_disk_untouched();
+	ck_assert_uint_eq(fake_uring.submits, 0);
+}
+END_TEST
+
 /* What a ring in the wrong hands could do. */
 
 static bool
@@ -871,6 +1170,7 @@ is_used(unsigned opcode, bool read_only)
 		return true;
 	case IORING_OP_WRITE:
 	case IORING_OP_WRITEV:
+	case IORING_OP_FALLOCATE:
 		return !read_only;
 	default:
 		return false;
@@ -1317,8 +1617,6 @@ START_TEST(a_status_is_not_written_before_the_data)
 }
 END_TEST
 
-#define N(array) ((int)(sizeof(array) / sizeof((array)[0])))
-
 static void
 add_case(Suite *s, TCase *tc, SFun fixture)
 {
@@ -1396,6 +1694,30 @@ suite(void)
 	tcase_add_test(
 	    tc, a_flush_is_not_done_by_an_fdatasync_that_began_before_it);
 	tcase_add_test(tc, writes_are_stable_when_the_driver_cannot_flush);
+
+	add_case(s, tc = tcase_create("ranges"), setup_disk);
+	tcase_add_loop_test(
+	    tc, a_cleared_range_is_zeros_and_given_back_if_it_may, 0, N(ways));
+	tcase_add_loop_test(tc, a_part_of_a_block_can_be_cleared, 0, N(ways));
+	tcase_add_loop_test(
+	    tc, ranges_come_in_any_number_and_framing, 0, 2 * N(framings));
+	tcase_add_loop_test(
+	    tc, the_whole_disk_and_nothing_at_all_can_be_cleared, 0, N(ways));
+	tcase_add_loop_test(
+	    tc, one_bad_range_and_nothing_is_cleared, 0, N(bad_clears));
+	tcase_add_loop_test(tc, ranges_larger_than_told_are_refused, 0, 2);
+	tcase_add_loop_test(tc, half_a_range_or_too_many_are_refused, 0, 2);
+	tcase_add_loop_test(
+	    tc, a_range_cleared_is_stable_when_writes_are, 0, N(ways));
+	tcase_add_loop_test(
+	    tc, where_the_host_cannot_zero_zeros_are_written, 0, 2);
+	tcase_add_test(tc, where_the_host_cannot_discard_the_guest_is_told);
+	tcase_add_test(
+	    tc, clearing_that_is_interrupted_is_tried_again_and_may_fail);
+
+	add_case(s, tc = tcase_create("ranges in vain"), setup);
+	tcase_add_test(tc, a_disk_that_cannot_have_holes_does_not_offer_them);
+	tcase_add_test(tc, a_read_only_disk_cannot_be_cleared);
 
 	add_case(s, tc = tcase_create("bad luck"), setup_disk);
 	tcase_add_loop_test(tc, a_short_transfer_is_continued, 0, 6);

@@ -43,7 +43,9 @@
 #define FEATURE(bit) (1ULL << (bit))
 #define MODERN                                                                 \
 	(FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |  \
-	    FEATURE(VIRTIO_RING_F_EVENT_IDX) | FEATURE(VIRTIO_BLK_F_FLUSH))
+	    FEATURE(VIRTIO_RING_F_EVENT_IDX) | FEATURE(VIRTIO_BLK_F_FLUSH) |   \
+	    FEATURE(VIRTIO_BLK_F_DISCARD) |                                    \
+	    FEATURE(VIRTIO_BLK_F_WRITE_ZEROES))
 
 #define CONTINUING "continuing where another vdisk ended"
 

@@ -94,6 +94,8 @@ static struct {
 
 struct blk_req *__real_blk_reap(struct blk *blk);
 struct blk_req *__wrap_blk_reap(struct blk *blk);
+uint64_t __real_blk_features(const struct blk *blk);
+uint64_t __wrap_blk_features(const struct blk *blk);
 unsigned __real_blk_inflight(const struct blk *blk);
 unsigned __wrap_blk_inflight(const struct blk *blk);
 void __real_ioreq_raise(struct ioreq_server *io);
@@ -143,6 +145,36 @@ __wrap_ioreq_raise(struct ioreq_server *io)
 {
 	raised++;
 	__real_ioreq_raise(io);
+}
+
+/*
+ * Of the disk's features, those that were offered when the trace was recorded:
+ * what vdisk has learnt since then, that driver was not told of.
+ */
+static uint64_t
+recorded_features(void)
+{
+	const struct trace_event *e;
+	uint64_t features = 0;
+	unsigned sel = 0;
+	size_t i;
+
+	for (i = 0; i < r.t.events; i++) {
+		e = &r.t.event[i];
+		if (e->kind == TRACE_WRITE &&
+		    e->offset == VIRTIO_MMIO_DEVICE_FEATURES_SEL)
+			sel = e->value;
+		if (e->kind == TRACE_READ &&
+		    e->offset == VIRTIO_MMIO_DEVICE_FEATURES && sel < 2)
+			features |= e->value << 32 * sel;
+	}
+	return features;
+}
+
+uint64_t
+__wrap_blk_features(const struct blk *blk)
+{
+	return __real_blk_features(blk) & recorded_features();
 }
 
 /*

@@ -1844,8 +1844,22 @@ END_TEST
 START_TEST(features_that_are_gone_are_refused)
 {
 	start(USUAL);
-	left()->device_features |= FEATURE(VIRTIO_BLK_F_DISCARD);
+	left()->device_features |= FEATURE(VIRTIO_BLK_F_SECURE_ERASE);
 	expect_refused(false, "features");
+}
+END_TEST
+
+START_TEST(features_that_are_new_are_offered_after_a_reset)
+{
+	uint64_t all;
+
+	start(USUAL);
+	all = left()->device_features;
+	left()->device_features &= ~FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
+	expect_continued();
+	ck_assert_uint_eq(offered(), all & ~FEATURE(VIRTIO_BLK_F_WRITE_ZEROES));
+	wr(VIRTIO_MMIO_STATUS, 0);
+	ck_assert_uint_eq(offered(), all);
 }
 END_TEST
 
@@ -1990,6 +2004,7 @@ suite(void)
 	tcase_add_test(tc, a_disk_that_is_not_read_only_any_more_is_refused);
 	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 7);
 	tcase_add_test(tc, features_that_are_gone_are_refused);
+	tcase_add_test(tc, features_that_are_new_are_offered_after_a_reset);
 	tcase_add_test(tc, another_block_size_is_refused);
 	return s;
 }

@@ -505,7 +505,7 @@ driver_request(struct driver *d, uint32_t type, uint64_t sector, uint64_t gpa,
 	struct virtio_blk_outhdr header = {.type = type, .sector = sector};
 	struct driver_buf buf[3] = {
 	    {at, sizeof(header), false},
-	    {gpa, len, type != VIRTIO_BLK_T_OUT},
+	    {gpa, len, type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID},
 	    {at + REQUEST_STATUS, 1, true},
 	};
 	int head;

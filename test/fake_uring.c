@@ -5,6 +5,7 @@
  * Those that are to fail are replaced by ones that the kernel refuses at once,
  * and whose result is written over.
  */
+#include <errno.h>
 #include <sys/uio.h>
 
 #include <check.h>
@@ -37,6 +38,14 @@ is_write(const struct io_uring_sqe *sqe)
 {
 	return sqe->opcode == IORING_OP_WRITEV ||
 	       sqe->opcode == IORING_OP_WRITE;
+}
+
+static bool
+is_refused(const struct io_uring_sqe *sqe)
+{
+	/* Where fallocate() has its mode, others have a length. */
+	return sqe->opcode == IORING_OP_FALLOCATE &&
+	       (sqe->len & fake_uring.refuse) != 0;
 }
 
 static bool
@@ -138,7 +147,10 @@ int
 __wrap_io_uring_submit(struct io_uring *ring)
 {
 	unsigned n = io_uring_sq_ready(ring), nfailed = 0;
-	static uint64_t failed[4096];
+	static struct {
+		uint64_t data;
+		int error;
+	} failed[4096];
 	int result;
 
 	fake_uring.ring = ring;
@@ -151,12 +163,18 @@ __wrap_io_uring_submit(struct io_uring *ring)
 		struct io_uring_sqe *sqe =
 		    &ring->sq.sqes[i & ring->sq.ring_mask];
 
+		int error = is_refused(sqe) ? EOPNOTSUPP : 0;
+
 		record(sqe);
 		if (fake_uring.fail > 0 && fake_uring.spare > 0) {
 			fake_uring.spare--;
 		} else if (fake_uring.fail > 0) {
 			fake_uring.fail--;
-			failed[nfailed++] = sqe->user_data;
+			error = fake_uring.error;
+		}
+		if (error != 0) {
+			failed[nfailed].data = sqe->user_data;
+			failed[nfailed++].error = error;
 			replace(sqe);
 			continue;
 		}
@@ -168,7 +186,8 @@ __wrap_io_uring_submit(struct io_uring *ring)
 		    io_uring_submit_and_wait(ring, io_uring_cq_ready(ring) + n);
 	else
 		result = __real_io_uring_submit(ring);
-	while (nfailed > 0)
-		overwrite_result(ring, failed[--nfailed], -fake_uring.error);
+	while (nfailed-- > 0)
+		overwrite_result(
+		    ring, failed[nfailed].data, -failed[nfailed].error);
 	return result;
 }

@@ -18,6 +18,7 @@ struct fake_uring {
 	unsigned spare; /* operations that pass before some fail */
 	unsigned fail;	/* operations that fail then */
 	int error;	/* ... with this errno */
+	int refuse;	/* modes of fallocate() that are not supported */
 
 	/* Since fake_uring_init(): */
 	unsigned submits; /* submissions of at least one operation */

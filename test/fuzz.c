@@ -25,6 +25,7 @@
  * state.  There memory can change and the process can die.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,6 +113,9 @@ struct owed {
 	bool covered;	    /* an fdatasync() that began after it goes on */
 	bool flushed;	    /* ... came to a good end */
 	bool doubtful;	    /* ... or to a bad one */
+	uint32_t clear;	    /* sectors that each range clears, if it does */
+	uint32_t flags;	    /* ... in this way */
+	bool refused;	    /* ... which the host cannot do */
 	unsigned errors;    /* operations failed since the last kill */
 	unsigned again;	    /* ... or were to be repeated */
 	unsigned forgotten; /* ... both of these, before it */
@@ -527,6 +531,13 @@ is_read(const struct io_uring_sqe *sqe)
 }
 
 static bool
+is_clearing(const struct owed *o)
+{
+	return o->type == VIRTIO_BLK_T_DISCARD ||
+	       o->type == VIRTIO_BLK_T_WRITE_ZEROES;
+}
+
+static bool
 is_write(const struct io_uring_sqe *sqe)
 {
 	return sqe->opcode == IORING_OP_WRITE ||
@@ -564,9 +575,22 @@ check_belongs(const struct io_uring_sqe *sqe, const struct iovec *iov)
 		return;
 	CHECK(o != NULL, "an operation for no request");
 	if (sqe->opcode == IORING_OP_FSYNC) {
-		CHECK(o->type == VIRTIO_BLK_T_FLUSH, "a flush unasked for");
+		CHECK(o->type == VIRTIO_BLK_T_FLUSH ||
+			  (is_clearing(o) &&
+			      !HAS(drv.features, VIRTIO_BLK_F_FLUSH)),
+		    "a flush unasked for");
 		for (unsigned i = 0; i < SLOTS; i++)
 			drv.owed[i].covered = true;
+		return;
+	}
+	if (is_clearing(o)) {
+		uint64_t done = sqe->off - o->sector * SECTOR;
+		uint64_t len = o->clear * SECTOR;
+
+		CHECK(done < len && sqe->addr <= len - done,
+		    "clearing elsewhere than the request");
+		CHECK(!is_write(sqe) || o->type == VIRTIO_BLK_T_WRITE_ZEROES,
+		    "a write that ought to be a discard");
 		return;
 	}
 	CHECK(o->type == (is_write(sqe) ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN),
@@ -599,6 +623,27 @@ check_buffer(const struct io_uring_sqe *sqe, const struct iovec *iov)
 		    "a read into memory that is not writable");
 }
 
+/*
+ * Whether it writes zeros of its own for a request that is to.
+ */
+static bool
+writes_zeros(const struct io_uring_sqe *sqe)
+{
+	static const uint8_t zeros[PAGE];
+	const struct blk_req *req =
+	    (const struct blk_req *)(uintptr_t)sqe->user_data;
+	const struct iovec *iov = (const struct iovec *)(uintptr_t)sqe->addr;
+
+	if (req->type != VIRTIO_BLK_T_WRITE_ZEROES ||
+	    sqe->opcode != IORING_OP_WRITEV)
+		return false;
+	for (unsigned i = 0; i < sqe->len; i++)
+		CHECK(iov[i].iov_len <= sizeof(zeros) &&
+			  memcmp(iov[i].iov_base, zeros, iov[i].iov_len) == 0,
+		    "zeros that are none");
+	return true;
+}
+
 static void
 check_op(const struct io_uring_sqe *sqe)
 {
@@ -613,11 +658,21 @@ check_op(const struct io_uring_sqe *sqe)
 		check_belongs(sqe, NULL);
 		return;
 	}
-	CHECK(is_read(sqe) || is_write(sqe), "an operation not known");
-	CHECK(!(is_write(sqe) && read_only), "a read-only disk is written");
+	CHECK(is_read(sqe) || !read_only, "a read-only disk is written");
 	iov = vector(sqe, &one, &n);
+	if (sqe->opcode == IORING_OP_FALLOCATE) {
+		CHECK(
+		    sqe->len == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) ||
+			sqe->len ==
+			    (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE),
+		    "clearing that may make the file grow");
+		sum = sqe->addr; /* where its length is */
+		n = 0;
+	} else
+		CHECK(is_read(sqe) || is_write(sqe), "an operation not known");
 	for (unsigned i = 0; i < n; i++) {
-		check_buffer(sqe, &iov[i]);
+		if (!writes_zeros(sqe))
+			check_buffer(sqe, &iov[i]);
 		sum += iov[i].iov_len;
 	}
 	CHECK(sum > 0, "an operation of nothing");
@@ -664,6 +719,10 @@ transfer(const struct io_uring_sqe *sqe, uint64_t limit)
 
 	if (sqe->opcode == IORING_OP_FSYNC)
 		return 0;
+	if (sqe->opcode == IORING_OP_FALLOCATE) {
+		memset(disk + sqe->off, 0, sqe->addr);
+		return 0;
+	}
 	iov = vector(sqe, &one, &n);
 	for (unsigned i = 0; i < n; i++) {
 		volatile uint8_t *p = iov[i].iov_base;
@@ -689,9 +748,10 @@ complete(unsigned i, unsigned how, uint32_t limit)
 	struct blk_req *req = (struct blk_req *)(uintptr_t)sqe->user_data;
 	struct owed *o = drv.clean ? owed_by_head(req->head) : NULL;
 	bool flush = sqe->opcode == IORING_OP_FSYNC;
+	bool clear = sqe->opcode == IORING_OP_FALLOCATE;
 	int res;
 
-	if (how < 4)
+	if (how < 4 || (clear && how < 7))
 		res = transfer(sqe, UINT64_MAX);
 	else if (how < 6)
 		res = transfer(sqe, 1 + limit % DATA_MAX);
@@ -699,9 +759,17 @@ complete(unsigned i, unsigned how, uint32_t limit)
 		res = 0; /* the end of the file, if it is a transfer */
 	else
 		res = -errors[limit % 4];
+	if (clear && res == -ENOSPC)
+		res = -EOPNOTSUPP;
 	if (o != NULL) {
 		o->again += res == -EINTR || res == -EAGAIN;
-		o->errors += res == -EIO || res == -ENOSPC || (!flush && !res);
+		o->errors +=
+		    res == -EIO || res == -ENOSPC || (!flush && !clear && !res);
+		o->refused |=
+		    res == -EOPNOTSUPP && o->type == VIRTIO_BLK_T_DISCARD;
+		/* What went on meanwhile does not cover it. */
+		if (!flush)
+			o->covered = o->flushed = false;
 	}
 	for (o = drv.owed; flush && drv.clean && o < &drv.owed[SLOTS]; o++) {
 		o->flushed |= o->covered && res == 0;
@@ -1092,7 +1160,7 @@ kick(bool nested)
 static const uint32_t piece[] = {DATA_MAX + 64, SECTOR, 16, 100, 1, 7};
 static const uint32_t types[] = {VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
     VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_DISCARD, UINT32_MAX};
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES};
 static const uint32_t lens[] = {
     SECTOR, 2 * SECTOR, SECTOR, 2 * SECTOR, 0, SECTOR - 1, 20, 1};
 
@@ -1159,6 +1227,19 @@ offer(const struct owed *o, struct vring_desc *d, unsigned n, bool indirect)
 	put16(AVAIL + 2, ++drv.avail_idx);
 }
 
+/*
+ * The ranges of a request, which are all the same, as many as fit.
+ */
+static void
+put_ranges(const struct owed *o)
+{
+	struct virtio_blk_discard_write_zeroes range = {
+	    .sector = o->sector, .num_sectors = o->clear, .flags = o->flags};
+
+	for (uint32_t i = 0; i + sizeof(range) <= o->len; i += sizeof(range))
+		put(slot_of(o) + SLOT_DATA + i, &range, sizeof(range));
+}
+
 static void
 request(const struct op *op)
 {
@@ -1180,10 +1261,16 @@ request(const struct op *op)
 		o->sector = UINT64_MAX - op->d % 3;
 	if (o->type != VIRTIO_BLK_T_FLUSH)
 		o->len = lens[op->a >> 3 & 7];
+	if (op->c & 0x40 && is_clearing(o))
+		o->type = UINT32_MAX;
+	if (is_clearing(o)) {
+		o->clear = op->d % 5;
+		o->flags = op->b & 0x80 ? op->c & 3 : 0;
+	}
 	o->status = slot_of(o) + SLOT_DATA + o->len;
 	hdr = (struct virtio_blk_outhdr){.type = o->type, .sector = o->sector};
 	base = BASE + slot_of(o);
-	if (o->type == VIRTIO_BLK_T_OUT) {
+	if (o->type == VIRTIO_BLK_T_OUT || is_clearing(o)) {
 		n = cut(d, 0, base, SLOT_DATA + o->len, cut1, 0);
 		n = cut(d, n, BASE + o->status, 1, 1, VRING_DESC_F_WRITE);
 	} else {
@@ -1197,10 +1284,32 @@ request(const struct op *op)
 	put(slot_of(o), &hdr, sizeof(hdr));
 	for (uint32_t i = 0; i < o->len; i += 4)
 		put(slot_of(o) + SLOT_DATA + i, &op->d, MIN(4, o->len - i));
+	if (is_clearing(o))
+		put_ranges(o);
 	put(o->status, "\xee", 1);
 	offer(o, d, n, indirect);
 	o->used = true;
 	drv.last = o - drv.owed;
+}
+
+/*
+ * The status of a request that clears ranges, if nothing goes wrong.
+ */
+static uint8_t
+clear_status(const struct owed *o)
+{
+	bool discard = o->type == VIRTIO_BLK_T_DISCARD;
+
+	if (read_only)
+		return VIRTIO_BLK_S_UNSUPP;
+	if (o->len % 16 != 0 || o->len > 16 * BLK_RANGES)
+		return VIRTIO_BLK_S_IOERR;
+	if (o->len > 0 && (o->flags > 1 || (discard && o->flags != 0)))
+		return VIRTIO_BLK_S_UNSUPP;
+	if (o->len > 0 &&
+	    (o->sector > SECTORS || o->sector + o->clear > SECTORS))
+		return VIRTIO_BLK_S_IOERR;
+	return VIRTIO_BLK_S_OK;
 }
 
 /*
@@ -1212,8 +1321,12 @@ returned(struct owed *o, uint32_t len)
 	bool moves = o->type == VIRTIO_BLK_T_IN || o->type == VIRTIO_BLK_T_OUT;
 	uint8_t status = get(o->status, 1), good = VIRTIO_BLK_S_OK;
 
-	if (!moves && o->type != VIRTIO_BLK_T_FLUSH &&
-	    o->type != VIRTIO_BLK_T_GET_ID)
+	if (is_clearing(o))
+		good = o->refused && status == VIRTIO_BLK_S_UNSUPP
+			   ? status
+			   : clear_status(o);
+	else if (!moves && o->type != VIRTIO_BLK_T_FLUSH &&
+		 o->type != VIRTIO_BLK_T_GET_ID)
 		good = VIRTIO_BLK_S_UNSUPP;
 	if (moves && (o->len % SECTOR != 0 || o->sector > SECTORS ||
 			 o->sector + o->len / SECTOR > SECTORS ||
@@ -1226,6 +1339,9 @@ returned(struct owed *o, uint32_t len)
 	CHECK(status == good || status == VIRTIO_BLK_S_IOERR, "no status");
 	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_FLUSH)
 		CHECK(o->flushed, "a flush that was none");
+	if (status == VIRTIO_BLK_S_OK && is_clearing(o) &&
+	    !HAS(drv.features, VIRTIO_BLK_F_FLUSH))
+		CHECK(o->flushed, "a range cleared that is not stable");
 	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_IN)
 		CHECK(len == o->len + 1, "a wrong length read");
 	CHECK(len <= o->room + 1, "more written than there is room");

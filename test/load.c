@@ -15,6 +15,7 @@
 #include "load.h"
 
 #define SECTOR 512
+#define ZEROS  UINT32_MAX /* the generation of a sector that was cleared */
 
 struct stamp {
 	uint32_t sector;
@@ -32,6 +33,10 @@ stamp(struct stamp *s, uint32_t sector, uint32_t generation)
 	uint32_t x = sector * 2654435761u ^ generation * 0x9e3779b1u;
 	unsigned i;
 
+	if (generation == ZEROS) {
+		memset(s, 0, sizeof(*s));
+		return;
+	}
 	s->sector = sector;
 	s->generation = generation;
 	for (i = 0; i < sizeof(s->noise) / sizeof(s->noise[0]); i++)
@@ -100,15 +105,35 @@ set_busy(struct load *l, const struct load_slot *s, bool busy)
 		l->sector[s->sector + i].busy = busy;
 }
 
+static bool
+is_clearing(uint32_t type)
+{
+	return type == VIRTIO_BLK_T_DISCARD ||
+	       type == VIRTIO_BLK_T_WRITE_ZEROES;
+}
+
+/*
+ * One range for each sector: their length.
+ */
+static uint32_t
+put_ranges(struct virtio_blk_discard_write_zeroes *range, uint32_t sector,
+    uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		range[i] = (struct virtio_blk_discard_write_zeroes){
+		    .sector = sector + i, .num_sectors = 1};
+	return count * sizeof(*range);
+}
+
 bool
 load_request(struct load *l, uint32_t type, uint32_t sector, uint32_t count)
 {
 	struct load_slot *s = l->slot;
 	struct stamp *data;
-	uint32_t i;
+	uint32_t i, len;
 
 	/* What a reset left open is settled by reading, before it is written. */
-	if (type == VIRTIO_BLK_T_OUT && is_open(l, sector, count))
+	if (type != VIRTIO_BLK_T_IN && is_open(l, sector, count))
 		type = VIRTIO_BLK_T_IN;
 	while (s < &l->slot[LOAD_SLOTS] && s->head >= 0)
 		s++;
@@ -124,8 +149,12 @@ load_request(struct load *l, uint32_t type, uint32_t sector, uint32_t count)
 		for (i = 0; i < count; i++)
 			stamp(&data[i], sector + i, s->generation);
 	}
-	s->head = driver_request(
-	    l->d, type, count > 0 ? sector : 0, s->gpa, count * SECTOR);
+	len = count * SECTOR;
+	if (is_clearing(type)) {
+		s->generation = ZEROS;
+		len = put_ranges((void *)data, sector, count);
+	}
+	s->head = driver_request(l->d, type, len > 0 ? sector : 0, s->gpa, len);
 	if (s->head < 0)
 		return false;
 	set_busy(l, s, true);
@@ -139,14 +168,17 @@ load_any(struct load *l)
 	static const uint32_t pieces[] = {0, 0, 0, 512, 700, 64};
 	uint32_t count = 1 + load_random(l, LOAD_COUNT_MAX);
 	uint32_t sector = load_random(l, LOAD_SECTORS - count + 1);
-	unsigned what = load_random(l, 8);
+	static const uint32_t types[] = {VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_OUT,
+	    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_IN,
+	    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_DISCARD,
+	    VIRTIO_BLK_T_WRITE_ZEROES};
+	unsigned what = load_random(l, 10);
 
 	l->d->indirect = load_random(l, 2);
 	l->d->piece = pieces[load_random(l, 6)];
 	if (what == 0)
 		return load_request(l, VIRTIO_BLK_T_FLUSH, 0, 0);
-	return load_request(
-	    l, what < 5 ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN, sector, count);
+	return load_request(l, types[what - 1], sector, count);
 }
 
 /*
@@ -253,7 +285,7 @@ load_reset(struct load *l)
 	for (s = l->slot; s < &l->slot[LOAD_SLOTS]; s++) {
 		if (s->head < 0)
 			continue;
-		if (s->type == VIRTIO_BLK_T_OUT)
+		if (s->type == VIRTIO_BLK_T_OUT || is_clearing(s->type))
 			for (i = 0; i < s->count; i++)
 				l->sector[s->sector + i].unless = s->generation;
 		free_slot(l, s);
