@@ -283,12 +283,13 @@ get_id(const struct blk *blk, struct blk_req *req)
 {
 	size_t at = 0;
 
-	for (; req->segments > 0 && at < sizeof(blk->serial);
-	     req->data++, req->segments--) {
+	while (req->segments > 0 && at < sizeof(blk->serial)) {
 		size_t some = MIN(sizeof(blk->serial) - at, req->data->iov_len);
 
 		memcpy(req->data->iov_base, blk->serial + at, some);
 		at += some;
+		req->data++;
+		req->segments--;
 	}
 	req->filled = at;
 }

@@ -152,9 +152,10 @@ start(uint64_t features)
 static void
 settle(void)
 {
-	for (unsigned n = 0;
-	     virtio_mmio_run(dev, false) || virtio_mmio_await(dev); n++)
-		ck_assert_uint_lt(n, 100);
+	unsigned n = 0;
+
+	while (virtio_mmio_run(dev, false) || virtio_mmio_await(dev))
+		ck_assert_uint_lt(n++, 100);
 	ck_assert(virtio_mmio_idle(dev));
 }
 

@@ -242,12 +242,12 @@ END_TEST
 START_TEST(registers_of_version_2_are_not_there)
 {
 	uint64_t elsewhere = fake_guest_alloc(guest, PAGE, PAGE);
+	uint32_t offset = VIRTIO_MMIO_QUEUE_DESC_LOW;
 
 	start(0);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_QUEUE_READY), 0);
 	wr(VIRTIO_MMIO_QUEUE_READY, 0);
-	for (uint32_t offset = VIRTIO_MMIO_QUEUE_DESC_LOW;
-	     offset <= VIRTIO_MMIO_QUEUE_USED_HIGH; offset += 4) {
+	for (; offset <= VIRTIO_MMIO_QUEUE_USED_HIGH; offset += 4) {
 		wr(offset, elsewhere);
 		ck_assert_uint_eq(rd(offset), 0);
 	}

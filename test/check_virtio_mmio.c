@@ -238,9 +238,10 @@ settle(void)
 	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
 
 	for (;;) {
-		for (unsigned n = 0;
-		     virtio_mmio_run(dev, false) || virtio_mmio_await(dev); n++)
-			ck_assert_uint_lt(n, 1000);
+		unsigned n = 0;
+
+		while (virtio_mmio_run(dev, false) || virtio_mmio_await(dev))
+			ck_assert_uint_lt(n++, 1000);
 		if (virtio_mmio_idle(dev))
 			return;
 		ck_assert_int_eq(poll(&p, 1, 5000), 1);
@@ -385,13 +386,13 @@ writable(uint32_t offset, uint32_t size)
 static void
 write_where_it_means_nothing(void)
 {
-	static const uint64_t values[] = {
+	enum { N_VALUES = 7 };
+	static const uint64_t values[N_VALUES] = {
 	    0, 1, 2, 0x40, 0x80, UINT32_MAX, UINT64_MAX};
 
 	for (uint32_t offset = 0; offset < VIRTIO_MMIO_SIZE; offset++)
 		for (unsigned i = 0; i < 4; i++)
-			for (unsigned v = 0;
-			     v < sizeof(values) / sizeof(values[0]); v++)
+			for (unsigned v = 0; v < N_VALUES; v++)
 				if (!writable(offset, sizes[i]))
 					ck_assert(write_sized(
 					    offset, sizes[i], values[v]));
@@ -629,12 +630,13 @@ static const uint32_t other_queues[] = {1, 2, 255, 65536, UINT32_MAX};
 
 START_TEST(there_is_no_other_queue)
 {
+	uint32_t offset = VIRTIO_MMIO_QUEUE_DESC_LOW;
+
 	ck_assert(negotiate(USUAL));
 	new_queue(VIRTQUEUE_NUM_MAX);
 	wr(VIRTIO_MMIO_QUEUE_SEL, other_queues[_i]);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_QUEUE_NUM_MAX), 0);
-	for (uint32_t offset = VIRTIO_MMIO_QUEUE_DESC_LOW;
-	     offset <= VIRTIO_MMIO_QUEUE_USED_HIGH; offset += 4)
+	for (; offset <= VIRTIO_MMIO_QUEUE_USED_HIGH; offset += 4)
 		wr(offset, 0xdead0000);
 	wr(VIRTIO_MMIO_QUEUE_NUM, 2);
 	wr(VIRTIO_MMIO_QUEUE_READY, 1);

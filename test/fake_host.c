@@ -17,7 +17,10 @@
 static struct fake_host *host;
 static struct iovec shortened[512];
 
-static void __attribute__((constructor)) attach(void)
+static void attach(void) __attribute__((constructor));
+
+static void
+attach(void)
 {
 	const char *path = getenv(FAKE_HOST);
 	int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;

@@ -161,7 +161,8 @@ static uint8_t *view;	      /* the banks, one after the other, in the test */
 static uint32_t wake_handles; /* bit h: handle h */
 static bool wake_guest;
 
-static void __attribute__((noreturn)) die(const char *what)
+static _Noreturn void
+die(const char *what)
 {
 	fprintf(stderr, "fake_xen: %s\n", what);
 	abort();

@@ -101,10 +101,14 @@ static uint64_t hashes[CONTENTS];
 static uint32_t ids[CONTENTS];
 static uint32_t next_id = 1;
 
+static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void lost(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /*
  * Write to the trace, as long as it goes on.
  */
-static void __attribute__((format(printf, 1, 2))) say(const char *format, ...)
+static void
+say(const char *format, ...)
 {
 	va_list ap;
 
@@ -118,7 +122,8 @@ static void __attribute__((format(printf, 1, 2))) say(const char *format, ...)
 /*
  * The trace cannot go on.
  */
-static void __attribute__((format(printf, 1, 2))) lost(const char *format, ...)
+static void
+lost(const char *format, ...)
 {
 	va_list ap;
 
@@ -152,7 +157,10 @@ open_trace(void)
 	return true;
 }
 
-static void __attribute__((destructor)) close_trace(void)
+static void close_trace(void) __attribute__((destructor));
+
+static void
+close_trace(void)
 {
 	if (out != NULL) {
 		say("end\n");

@@ -106,8 +106,10 @@ take_number(struct parser *ps, uint64_t max, uint64_t *value)
 	unsigned n;
 
 	*value = 0;
-	for (n = 0; *ps->p != '\0' && (d = strchr(digits, *ps->p)) != NULL;
-	     n++, ps->p++) {
+	for (n = 0; *ps->p != '\0'; n++, ps->p++) {
+		d = strchr(digits, *ps->p);
+		if (d == NULL)
+			break;
 		if (*value >> 60 != 0)
 			return wrong(ps, "number too large");
 		*value = *value << 4 | (uint64_t)(d - digits);
