@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/param.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <liburing.h>
 #include <xentoollog.h>
@@ -181,6 +182,7 @@ blk_features(const struct blk *blk)
 	       UINT64_C(1) << VIRTIO_BLK_F_BLK_SIZE |
 	       UINT64_C(1) << VIRTIO_BLK_F_TOPOLOGY |
 	       UINT64_C(1) << VIRTIO_BLK_F_FLUSH |
+	       UINT64_C(1) << VIRTIO_BLK_F_CONFIG_WCE |
 	       (uint64_t)blk->read_only << VIRTIO_BLK_F_RO |
 	       (uint64_t)can_discard(blk) << VIRTIO_BLK_F_DISCARD |
 	       (uint64_t)!blk->read_only << VIRTIO_BLK_F_WRITE_ZEROES;
@@ -190,6 +192,13 @@ void
 blk_set_writeback(struct blk *blk, bool writeback)
 {
 	blk->writeback = writeback;
+}
+
+void
+blk_sync(struct blk *blk)
+{
+	if (fdatasync(blk->disk.fd) < 0)
+		xtl_log(blk->log, XTL_ERROR, errno, "vdisk", "flush failed");
 }
 
 struct blk_req *

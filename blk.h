@@ -72,10 +72,12 @@ const struct virtio_blk_config *blk_config(const struct blk *blk);
 uint64_t blk_features(const struct blk *blk);
 
 /*
- * Whether writes complete before they are on stable storage (5.2.5.2); they do
- * if the driver negotiated VIRTIO_BLK_F_FLUSH.
+ * Whether writes complete before they are on stable storage (5.2.6.2).  Those
+ * that have completed are brought there by blk_sync(), which waits for it; a
+ * failure is logged.
  */
 void blk_set_writeback(struct blk *blk, bool writeback);
+void blk_sync(struct blk *blk);
 
 /*
  * A request to fill in; NULL if BLK_REQS are in use.  blk_put() takes back one

@@ -112,6 +112,7 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	ALLOW(ioctl, IS(0, sandbox->events), IS(1, IOCTL_EVTCHN_NOTIFY));
 	/* The disk: */
 	ALLOW(io_uring_enter, IS(0, sandbox->uring));
+	ALLOW(fdatasync);
 	/* Interrupts, and whether the guest exists: */
 	ALLOW(ioctl, IS(1, IOCTL_PRIVCMD_DM_OP));
 	/* Guest memory, for which Xen may want us to wait, and ours: */

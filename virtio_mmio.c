@@ -14,6 +14,7 @@
  */
 #include <endian.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -62,6 +63,7 @@ struct device_state {
 	uint32_t guest_page_size; /* version 1: bytes */
 	uint32_t queue_align;	  /* ... of the used ring, in bytes */
 	uint32_t queue_pfn;	  /* ... the rings are here, in such pages */
+	uint32_t write_through;	  /* 1: no write-back cache (5.2.5) */
 	struct virtqueue_state queue;
 };
 
@@ -138,6 +140,7 @@ reset(struct virtio_mmio *dev)
 	s->device_features_sel = s->driver_features_sel = 0;
 	s->queue_sel = 0;
 	s->interrupt_status = 0;
+	s->write_through = 0;
 	s->status = 0;
 	ioreq_lower(dev->io);
 }
@@ -154,6 +157,13 @@ settled(const struct virtio_mmio *dev)
 		   : (dev->s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0;
 }
 
+static void
+set_write_through(struct virtio_mmio *dev, bool write_through)
+{
+	dev->s->write_through = write_through;
+	blk_set_writeback(dev->blk, !write_through);
+}
+
 /*
  * They are to be settled: whether what the driver chose is a set that we can
  * work with (2.2.2), and if so work with it.
@@ -167,9 +177,8 @@ accept_features(struct virtio_mmio *dev)
 	    (features & ~dev->s->device_features) != 0 ||
 	    (!dev->legacy && (features & FEATURE(VIRTIO_F_VERSION_1)) == 0))
 		return false;
-	/* Who does not know of a cache cannot flush it (5.2.6.2). */
-	blk_set_writeback(
-	    dev->blk, (features & FEATURE(VIRTIO_BLK_F_FLUSH)) != 0);
+	/* Who does not know of a cache cannot flush it (5.2.5.2). */
+	set_write_through(dev, (features & FEATURE(VIRTIO_BLK_F_FLUSH)) == 0);
 	return true;
 }
 
@@ -407,15 +416,40 @@ read_register(const struct virtio_mmio *dev, uint32_t offset)
 static uint64_t
 read_config(const struct virtio_mmio *dev, uint32_t offset, uint32_t size)
 {
-	const struct virtio_blk_config *config = blk_config(dev->blk);
+	struct virtio_blk_config config = *blk_config(dev->blk);
 	uint64_t value = 0;
 
-	if (offset < sizeof(*config)) {
-		if (size > sizeof(*config) - offset)
-			size = sizeof(*config) - offset;
-		memcpy(&value, (const char *)config + offset, size);
+	config.wce = !dev->s->write_through;
+	if (offset < sizeof(config)) {
+		if (size > sizeof(config) - offset)
+			size = sizeof(config) - offset;
+		memcpy(&value, (const char *)&config + offset, size);
 	}
 	return le64toh(value);
+}
+
+/*
+ * A write of the configuration space, in which the driver may only change
+ * 'writeback'.  False: wait, so that no write that is in flight is between the
+ * two.
+ *
+ * A driver that gives up the cache does not flush it any more, whatever is in
+ * there.
+ */
+static bool
+write_config(
+    struct virtio_mmio *dev, uint32_t offset, uint32_t size, uint8_t data)
+{
+	if (offset != offsetof(struct virtio_blk_config, wce) || size != 1 ||
+	    !settled(dev) ||
+	    !(dev->s->driver_features & FEATURE(VIRTIO_BLK_F_CONFIG_WCE)))
+		return true;
+	if (!virtio_mmio_idle(dev))
+		return false;
+	if (data == 0 && !dev->s->write_through)
+		blk_sync(dev->blk);
+	set_write_through(dev, data == 0);
+	return true;
 }
 
 bool
@@ -425,10 +459,11 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 	bool config = a->offset >= VIRTIO_MMIO_CONFIG;
 	bool whole = a->size == 4 && a->offset % 4 == 0;
 
+	if (a->kind == ACCESS_WRITE && config)
+		return write_config(
+		    dev, a->offset - VIRTIO_MMIO_CONFIG, a->size, a->data);
 	if (a->kind == ACCESS_WRITE)
-		/* No field of the configuration can be written. */
-		return config || !whole ||
-		       write_register(dev, a->offset, a->data);
+		return !whole || write_register(dev, a->offset, a->data);
 	if (config)
 		a->data =
 		    read_config(dev, a->offset - VIRTIO_MMIO_CONFIG, a->size);
@@ -589,7 +624,7 @@ unfit(const struct virtio_mmio *dev)
 	if ((s->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0 ||
 	    (s->driver_features & ~s->device_features &
 		-(uint64_t)settled(dev)) != 0 ||
-	    s->queue.ready > 1)
+	    s->queue.ready > 1 || s->write_through > 1)
 		return "its state makes no sense";
 	if (((s->device_features ^ all_features(dev)) &
 		FEATURE(VIRTIO_F_VERSION_1)) != 0)
@@ -645,8 +680,7 @@ adopt(struct virtio_mmio *dev)
 	}
 	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
 	    "continuing where another vdisk ended");
-	if (settled(dev))
-		accept_features(dev);
+	blk_set_writeback(dev->blk, !s->write_through);
 	if (running(dev) && redo(dev) < 0)
 		fault(dev);
 	if (s->capacity < capacity)

@@ -25,7 +25,7 @@ struct virtio_mmio;
  * and the version of their layout and meaning.
  */
 #define VIRTIO_MMIO_STATE_SIZE	  656
-#define VIRTIO_MMIO_STATE_VERSION 2
+#define VIRTIO_MMIO_STATE_VERSION 3
 
 /*
  * A device that keeps its state where 'io' does, and finds its disk, memory and

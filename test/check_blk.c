@@ -426,6 +426,7 @@ START_TEST(the_features_are_those_that_work)
 	ck_assert(f & FEATURE(VIRTIO_BLK_F_BLK_SIZE));
 	ck_assert(f & FEATURE(VIRTIO_BLK_F_TOPOLOGY));
 	ck_assert(f & FEATURE(VIRTIO_BLK_F_FLUSH));
+	ck_assert(f & FEATURE(VIRTIO_BLK_F_CONFIG_WCE));
 	ck_assert_int_eq((f & FEATURE(VIRTIO_BLK_F_RO)) != 0, _i);
 	ck_assert_int_eq((f & FEATURE(VIRTIO_BLK_F_DISCARD)) != 0, !_i);
 	ck_assert_int_eq((f & FEATURE(VIRTIO_BLK_F_WRITE_ZEROES)) != 0, !_i);
@@ -436,6 +437,7 @@ START_TEST(the_features_are_those_that_work)
 		    FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
 		    FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO) |
 		    FEATURE(VIRTIO_BLK_F_DISCARD) |
+		    FEATURE(VIRTIO_BLK_F_CONFIG_WCE) |
 		    FEATURE(VIRTIO_BLK_F_WRITE_ZEROES)),
 	    0);
 }

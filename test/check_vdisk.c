@@ -531,6 +531,23 @@ START_TEST(options_are_taken_in_their_long_and_short_forms)
 }
 END_TEST
 
+START_TEST(the_guest_can_do_without_the_cache)
+{
+	uint32_t wce =
+	    VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce);
+
+	serve(0);
+	drv.indirect = true;
+	driver_start(&drv, MODERN | FEATURE(VIRTIO_BLK_F_CONFIG_WCE), 64);
+	exercise(1);
+	driver_begin(&drv, 0, true, wce, 1, 0);
+	driver_end(&drv, 0);
+	ck_assert_uint_eq(driver_get(&drv, wce, 1), 0);
+	exercise(2);
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
 START_TEST(the_disk_keeps_what_the_guest_writes)
 {
 	enum { N = 300, LEN = 65536 };
@@ -1024,6 +1041,7 @@ main(void)
 	tcase_add_test(tc, numbers_may_be_decimal_or_hexadecimal);
 	tcase_add_loop_test(
 	    tc, options_are_taken_in_their_long_and_short_forms, 0, 2);
+	tcase_add_test(tc, the_guest_can_do_without_the_cache);
 	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);
 	tcase_add_test(tc, pages_given_back_are_unmapped);
 	tcase_add_test(

@@ -37,6 +37,7 @@
 #define EVENT_IDX    FEATURE(VIRTIO_RING_F_EVENT_IDX)
 #define INDIRECT     FEATURE(VIRTIO_RING_F_INDIRECT_DESC)
 #define FLUSH	     FEATURE(VIRTIO_BLK_F_FLUSH)
+#define WCE	     FEATURE(VIRTIO_BLK_F_CONFIG_WCE)
 #define USUAL	     (VERSION_1 | FLUSH)
 
 #define ACKNOWLEDGE  VIRTIO_CONFIG_S_ACKNOWLEDGE
@@ -304,14 +305,15 @@ static uint64_t
 expected(uint32_t offset, uint32_t size, uint32_t queue_sel,
     uint32_t features_sel, uint64_t features)
 {
-	const struct virtio_blk_config *c = blk_config(blk);
+	struct virtio_blk_config c = *blk_config(blk);
 	uint64_t value = 0;
 
 	if (offset >= VIRTIO_MMIO_CONFIG) {
 		offset -= VIRTIO_MMIO_CONFIG;
-		for (uint32_t i = 0; i < size && offset + i < sizeof(*c); i++)
+		c.wce = 1; /* unless somebody changes it */
+		for (uint32_t i = 0; i < size && offset + i < sizeof(c); i++)
 			((uint8_t *)&value)[i] =
-			    ((const uint8_t *)c)[offset + i];
+			    ((const uint8_t *)&c)[offset + i];
 		return value;
 	}
 	if (size != 4)
@@ -627,6 +629,119 @@ END_TEST
 /* Queue registers. */
 
 static const uint32_t other_queues[] = {1, 2, 255, 65536, UINT32_MAX};
+
+/* The write cache, 5.2.5 and 5.2.6.2. */
+
+#define WCE_AT (VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce))
+
+/* Made by the device itself, not through the ring. */
+static unsigned syncs;
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+int
+__wrap_fdatasync(int fd)
+{
+	syncs++;
+	return __real_fdatasync(fd);
+}
+
+/*
+ * How many of the writes made by one request are stable when they complete.
+ */
+static unsigned
+stable_writes(void)
+{
+	unsigned before = fake_uring.dsyncs;
+
+	offer(1, VIRTIO_BLK_T_OUT, 1);
+	notify();
+	take(1, 1);
+	return fake_uring.dsyncs - before;
+}
+
+START_TEST(the_driver_chooses_how_it_writes)
+{
+	start(USUAL | WCE);
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
+	ck_assert_uint_eq(stable_writes(), 0);
+	for (unsigned i = 1; i <= 3; i++) {
+		ck_assert(write_sized(WCE_AT, 1, 0));
+		ck_assert_uint_eq(read_sized(WCE_AT, 1), 0);
+		ck_assert_uint_eq(stable_writes(), 1);
+		/* What it has written before, it will not flush any more. */
+		ck_assert_uint_eq(syncs, i);
+		ck_assert(write_sized(WCE_AT, 1, 0));
+		ck_assert_uint_eq(syncs, i);
+		ck_assert(write_sized(WCE_AT, 1, 1));
+		ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
+		ck_assert_uint_eq(stable_writes(), 0);
+	}
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), 0);
+	ck_assert_uint_eq(io.raised, 7);
+}
+END_TEST
+
+START_TEST(a_driver_that_cannot_flush_begins_without_a_cache)
+{
+	start(VERSION_1 | WCE);
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 0);
+	ck_assert_uint_eq(stable_writes(), 1);
+	ck_assert(write_sized(WCE_AT, 1, 1));
+	ck_assert_uint_eq(stable_writes(), 0);
+}
+END_TEST
+
+START_TEST(the_cache_is_there_again_after_a_reset)
+{
+	start(USUAL | WCE);
+	ck_assert(write_sized(WCE_AT, 1, 0));
+	ck_assert(reset_now());
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
+	start(USUAL | WCE);
+	ck_assert_uint_eq(stable_writes(), 0);
+}
+END_TEST
+
+START_TEST(the_cache_is_not_given_up_before_it_is_agreed_that_one_can)
+{
+	wr(VIRTIO_MMIO_STATUS, ACKNOWLEDGE | DRIVER);
+	choose(USUAL | WCE);
+	ck_assert(write_sized(WCE_AT, 1, 0));
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
+	ck_assert(reset_now());
+	start(USUAL);
+	ck_assert(write_sized(WCE_AT, 1, 0));
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
+	/* And it is a byte, not a part of something larger. */
+	ck_assert(reset_now());
+	start(USUAL | WCE);
+	ck_assert(write_sized(WCE_AT, 4, 0));
+	ck_assert(write_sized(WCE_AT - 1, 2, 0));
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
+	ck_assert_uint_eq(syncs, 0);
+}
+END_TEST
+
+START_TEST(the_cache_is_given_up_when_nothing_is_in_flight)
+{
+	start(USUAL | WCE);
+	fake_uring.hold = true;
+	offer(1, VIRTIO_BLK_T_OUT, 1);
+	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	virtio_mmio_run(dev, false);
+	ck_assert(!write_sized(WCE_AT, 1, 0));
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
+	ck_assert_uint_eq(syncs, 0);
+	fake_uring.hold = false;
+	settle();
+	ck_assert(write_sized(WCE_AT, 1, 0));
+	ck_assert_uint_eq(syncs, 1);
+	take(1, 1);
+}
+END_TEST
+
+/* Queues. */
 
 START_TEST(there_is_no_other_queue)
 {
@@ -1437,11 +1552,12 @@ struct left {
 	uint32_t guest_page_size;
 	uint32_t queue_align;
 	uint32_t queue_pfn;
+	uint32_t write_through;
 	struct virtqueue_state queue;
 };
 
 _Static_assert(sizeof(struct left) == VIRTIO_MMIO_STATE_SIZE &&
-		   VIRTIO_MMIO_STATE_VERSION == 2,
+		   VIRTIO_MMIO_STATE_VERSION == 3,
     "the layout is another");
 
 static struct left *
@@ -1673,6 +1789,19 @@ START_TEST(a_driver_that_does_not_flush_still_need_not)
 }
 END_TEST
 
+START_TEST(a_driver_that_gave_up_the_cache_still_has_none)
+{
+	start(USUAL | WCE);
+	ck_assert(write_sized(WCE_AT, 1, 0));
+	expect_continued();
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 0);
+	ck_assert_uint_eq(stable_writes(), 1);
+	ck_assert(write_sized(WCE_AT, 1, 1));
+	expect_continued();
+	ck_assert_uint_eq(stable_writes(), 0);
+}
+END_TEST
+
 START_TEST(a_write_done_again_reaches_stable_storage_as_it_should)
 {
 	start(VERSION_1);
@@ -1832,6 +1961,9 @@ left_nonsense(unsigned what)
 	case 6:
 		left()->queue.inflight[0] = 6;
 		break;
+	case 7:
+		left()->write_through = 2;
+		break;
 	}
 }
 
@@ -1919,6 +2051,14 @@ suite(void)
 	tcase_add_loop_test(
 	    tc, the_next_driver_chooses_anew_how_it_writes, 0, 2);
 
+	add_case(s, tc = tcase_create("cache"));
+	tcase_add_test(tc, the_driver_chooses_how_it_writes);
+	tcase_add_test(tc, a_driver_that_cannot_flush_begins_without_a_cache);
+	tcase_add_test(tc, the_cache_is_there_again_after_a_reset);
+	tcase_add_test(
+	    tc, the_cache_is_not_given_up_before_it_is_agreed_that_one_can);
+	tcase_add_test(tc, the_cache_is_given_up_when_nothing_is_in_flight);
+
 	add_case(s, tc = tcase_create("queue"));
 	tcase_add_loop_test(tc, there_is_no_other_queue, 0, N(other_queues));
 	tcase_add_test(tc, a_queue_that_is_ready_is_not_moved_or_resized);
@@ -1992,6 +2132,7 @@ suite(void)
 	    tc, an_interrupt_that_may_not_have_been_raised_is_raised, 0, 3);
 	tcase_add_loop_test(
 	    tc, a_driver_that_does_not_flush_still_need_not, 0, 2);
+	tcase_add_test(tc, a_driver_that_gave_up_the_cache_still_has_none);
 	tcase_add_test(
 	    tc, a_write_done_again_reaches_stable_storage_as_it_should);
 	tcase_add_test(
@@ -2004,7 +2145,7 @@ suite(void)
 	tcase_add_test(tc, a_smaller_disk_is_refused);
 	tcase_add_test(tc, a_disk_that_is_read_only_now_is_refused);
 	tcase_add_test(tc, a_disk_that_is_not_read_only_any_more_is_refused);
-	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 7);
+	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 8);
 	tcase_add_test(tc, features_that_are_gone_are_refused);
 	tcase_add_test(tc, features_that_are_new_are_offered_after_a_reset);
 	tcase_add_test(tc, another_block_size_is_refused);
