@@ -43,7 +43,7 @@ struct guest {
 	xenforeignmemory_handle *fmem;
 	domid_t domid;
 	uint64_t size;	   /* of the window, in bytes */
-	bool mapped;	   /* something may be mapped in the window */
+	uint64_t mapped;   /* bytes of the window mapped since it was empty */
 	char *window;	   /* PROT_NONE where nothing is mapped */
 	uint64_t *present; /* a bit per page of the window: 1 is mapped */
 };
@@ -83,7 +83,7 @@ map(struct guest *guest, uint64_t first)
 
 	for (i = 0; i < CHUNK; i++)
 		gfn[i] = first + i;
-	guest->mapped = true;
+	guest->mapped += CHUNK << PAGE_BITS;
 	memset(&guest->present[first / 64], 0, CHUNK / 8);
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, at,
 		PROT_READ | PROT_WRITE, MAP_FIXED, CHUNK, gfn, err) == NULL) {
@@ -165,12 +165,18 @@ guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
 	return guest->window + gpa;
 }
 
+uint64_t
+guest_mapped(const struct guest *guest)
+{
+	return guest->mapped;
+}
+
 void
 guest_forget(struct guest *guest)
 {
-	if (!guest->mapped)
+	if (guest->mapped == 0)
 		return;
-	guest->mapped = false;
+	guest->mapped = 0;
 	/* The kernel unmaps whatever stood there. */
 	if (mmap(guest->window, guest->size, WINDOW_PROT,
 		WINDOW_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED ||

@@ -35,4 +35,9 @@ void *guest_ptr(struct guest *guest, uint64_t gpa, size_t len);
  */
 void guest_forget(struct guest *guest);
 
+/*
+ * Bytes of the window that are mapped, or somewhat more.
+ */
+uint64_t guest_mapped(const struct guest *guest);
+
 #endif

@@ -34,6 +34,8 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 /* No guest-physical address has more bits. */
 #define ADDRESS_LIMIT (UINT64_C(1) << 52)
 
+#define MIB	      (UINT64_C(1) << 20)
+
 /* Milliseconds after which a silent guest is asked whether it still exists. */
 #define SILENCE 1000
 
@@ -63,6 +65,7 @@ struct options {
 	const char *serial;
 	unsigned how; /* DISK_*: to open it */
 	unsigned poll;
+	uint64_t map_limit;
 	const struct passwd *user;
 	bool no_sandbox;
 	bool legacy;
@@ -78,6 +81,7 @@ struct vdisk {
 	struct virtio_mmio *dev;
 	int signals; /* signalfd of TERM, INT and HUP; -1: one came */
 	enum virtio_mmio_next next;
+	uint64_t map_limit;   /* bytes of guest memory */
 	uint64_t poll;	      /* to look for what is next, at most */
 	uint64_t patience[3]; /* ... as it pays at present, by what it is */
 	uint64_t now;
@@ -97,6 +101,7 @@ static const char help[] =
     "IRQ\n"
     "  PATH                regular file or block device, used as it is\n\n"
     "  -l, --legacy        be of version 1, for guests that know no other\n"
+    "      --map-limit=MIB map no more of the guest's memory\n"
     "      --no-lock       let others use PATH at the same time\n"
     "      --no-sandbox    keep all rights, for debugging\n"
     "      --poll=US       microseconds to look for work before sleeping\n"
@@ -145,6 +150,7 @@ parse(int argc, char **argv)
 	static const struct option longs[] = {
 	    {"help", no_argument, NULL, 'h'},
 	    {"legacy", no_argument, NULL, 'l'},
+	    {"map-limit", required_argument, NULL, 'M'},
 	    {"no-lock", no_argument, NULL, 'L'},
 	    {"no-sandbox", no_argument, NULL, 'N'},
 	    {"poll", required_argument, NULL, 'P'},
@@ -155,7 +161,8 @@ parse(int argc, char **argv)
 	    {"version", no_argument, NULL, 'V'},
 	    {NULL, 0, NULL, 0},
 	};
-	struct options o = {.serial = "", .poll = POLL};
+	struct options o = {
+	    .serial = "", .poll = POLL, .map_limit = UINT64_MAX};
 	const char *why;
 	int c;
 
@@ -169,6 +176,10 @@ parse(int argc, char **argv)
 			break;
 		case 'L':
 			o.how |= DISK_NO_LOCK;
+			break;
+		case 'M':
+			o.map_limit = MIB * number("MAP_LIMIT", optarg,
+						ADDRESS_LIMIT / MIB);
 			break;
 		case 'N':
 			o.no_sandbox = true;
@@ -398,7 +409,7 @@ run(struct vdisk *v)
 
 	while (status < 0) {
 		struct access a;
-		bool worked = false, waiting = false, lull, hold, awake;
+		bool worked = false, waiting = false, lull, full, hold, awake;
 
 		while (ioreq_next(v->io, &a)) {
 			if (serve(v, &a)) {
@@ -409,12 +420,17 @@ run(struct vdisk *v)
 			}
 		}
 		lull = v->now < v->lull_end;
-		hold = waiting || lull || v->signals < 0;
+		full = guest_mapped(v->guest) > v->map_limit;
+		hold = waiting || lull || full || v->signals < 0;
 		worked |= virtio_mmio_run(v->dev, hold);
 		if (v->signals < 0 && virtio_mmio_idle(v->dev))
 			return 0;
 		if (waiting && virtio_mmio_idle(v->dev))
 			continue; /* what it waited for is over */
+		if (full && virtio_mmio_idle(v->dev)) {
+			guest_forget(v->guest);
+			continue;
+		}
 
 		awake = look_on(v, worked);
 		if (awake && v->now - v->listened < DEAF * MILLISECOND)
@@ -442,6 +458,7 @@ main(int argc, char **argv)
 	v.dev = virtio_mmio_open(v.log, v.io, v.guest, v.blk, o.legacy);
 	if (v.dev == NULL)
 		return EXIT_REFUSED;
+	v.map_limit = o.map_limit;
 	v.poll = o.poll * UINT64_C(1000);
 	tell_ready();
 	return run(&v);

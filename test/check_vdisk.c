@@ -321,6 +321,8 @@ static const struct {
     {"IRQ", "4294967301", {"7", BASE_ARG, "4294967301", "p"}},
     {"SERIAL", "123456789012345678901",
 	{"-s", "123456789012345678901", "7", BASE_ARG, IRQ, "p"}},
+    {"MAP_LIMIT", "4294967296",
+	{"--map-limit=4294967296", "7", BASE_ARG, IRQ, "p"}},
     {"POLL", "10001", {"--poll=10001", "7", BASE_ARG, IRQ, "p"}},
     {"POLL", "50us", {"--poll=50us", "7", BASE_ARG, IRQ, "p"}},
     {"USER", "no one", {"-u", "no one", "7", BASE_ARG, IRQ, "p"}},
@@ -465,6 +467,7 @@ START_TEST(help_and_version_go_to_stdout)
 		assert_mentions(text, "MMIO_BASE");
 		assert_mentions(text, "IRQ");
 		assert_mentions(text, "PATH");
+		assert_mentions(text, "--map-limit");
 		assert_mentions(text, "--no-lock");
 		assert_mentions(text, "--poll");
 		assert_mentions(text, "--read-only");
@@ -691,6 +694,28 @@ START_TEST(without_a_sandbox_it_says_so)
 	assert_mentions(errors(), "sandbox");
 	guest();
 	exercise(0);
+}
+END_TEST
+
+START_TEST(no_more_guest_memory_is_mapped_than_the_limit_and_what_is_in_use)
+{
+	uint64_t gpa;
+	unsigned most = 0;
+
+	serve_with(_i == 0 ? "--map-limit=8" : "--map-limit=0");
+	guest();
+	gpa = pattern(48 * MIB, 1);
+	for (unsigned i = 0; i < 48; i++) {
+		ck_assert_uint_eq(
+		    driver_io(&drv, VIRTIO_BLK_T_OUT, i % 32 * (MIB / SECTOR),
+			gpa + i * MIB, MIB),
+		    VIRTIO_BLK_S_OK);
+		if (fake_xen_mapped(child) > most)
+			most = fake_xen_mapped(child);
+		ck_assert(in_file(i % 32 * (MIB / SECTOR), gpa + i * MIB, MIB));
+	}
+	/* Beyond the limit: rings, request and data, of two chunks at most. */
+	ck_assert_uint_le(most, ((_i == 0 ? 8 : 0) + 3 * 2 * 2) * MIB / 4096);
 }
 END_TEST
 
@@ -1049,6 +1074,9 @@ main(void)
 	tcase_add_test(
 	    tc, it_serves_in_its_sandbox_and_goes_on_there_when_killed);
 	tcase_add_test(tc, without_a_sandbox_it_says_so);
+	tcase_add_loop_test(tc,
+	    no_more_guest_memory_is_mapped_than_the_limit_and_what_is_in_use, 0,
+	    2);
 	tcase_add_test(tc, two_disks_of_a_guest_are_two_processes);
 	tcase_add_loop_test(
 	    tc, a_signal_ends_it_when_what_is_in_flight_is_finished, 0, 12);
