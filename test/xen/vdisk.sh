@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# Compile this checkout's vdisk for the machine's dom0.
+# Compile this checkout's vdisk for the machine's dom0, and what attacks from inside
+# of it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
@@ -11,3 +12,5 @@ export PKG_CONFIG_SYSROOT_DIR="$tree" PKG_CONFIG_LIBDIR="$lib/pkgconfig"
 make -C "$top" --no-print-directory -s CROSS_COMPILE="$cross" \
     PKG_CONFIG=pkg-config BUILD="$dir/vdisk-build" PROGRAM="$dir/vdisk" \
     LDFLAGS="-Wl,-rpath-link,$lib -Wl,--allow-shlib-undefined" all
+"${cross}gcc" -std=gnu11 -O2 -g -Wall -Wextra -Werror -D_GNU_SOURCE -fPIC -shared \
+    -I"$tree/usr/include" -o "$dir/attack.so" "$here/attack.c"
