@@ -59,8 +59,9 @@ struct blk {
 	struct io_uring uring;
 	unsigned inflight; /* submitted and not reaped */
 	int refusal;	   /* how the last submission ended */
-	unsigned errors;   /* failed operations since the last message */
-	time_t logged;	   /* second of the last message about one */
+	struct blk_stats stats;
+	unsigned errors; /* failed operations since the last message */
+	time_t logged;	 /* second of the last message about one */
 	STAILQ_HEAD(blk_reqs, blk_req) done;
 	/* Flushes: those that the kernel carries out, as one, and the next. */
 	struct blk_reqs flushing, flushes;
@@ -187,6 +188,26 @@ blk_features(const struct blk *blk)
 	       (uint64_t)blk->read_only << VIRTIO_BLK_F_RO |
 	       (uint64_t)can_discard(blk) << VIRTIO_BLK_F_DISCARD |
 	       (uint64_t)!blk->read_only << VIRTIO_BLK_F_WRITE_ZEROES;
+}
+
+void
+blk_resize(struct blk *blk)
+{
+	uint64_t was = blk->capacity;
+
+	if (!disk_measure(&blk->disk))
+		return;
+	blk->capacity = blk->disk.size / SECTOR;
+	blk->config.capacity = htole64(blk->capacity);
+	xtl_log(blk->log, XTL_NOTICE, -1, "vdisk",
+	    "%s has %llu sectors, and had %llu", blk->disk.path,
+	    (unsigned long long)blk->capacity, (unsigned long long)was);
+}
+
+const struct blk_stats *
+blk_stats(const struct blk *blk)
+{
+	return &blk->stats;
 }
 
 void
@@ -380,6 +401,8 @@ static void
 finish(struct blk *blk, struct blk_req *req, uint8_t status)
 {
 	*req->status = status;
+	blk->stats.requests++;
+	blk->stats.errors += status != VIRTIO_BLK_S_OK;
 	/* The status byte is the last one: it counts if all before it do. */
 	req->written = req->filled + (req->filled == req->room);
 	STAILQ_INSERT_TAIL(&blk->done, req, link);
@@ -502,6 +525,7 @@ blk_submit(struct blk *blk, struct blk_req *req)
 		break;
 	case VIRTIO_BLK_T_FLUSH:
 		STAILQ_INSERT_TAIL(&blk->flushes, req, link);
+		blk->stats.flushes++;
 		break;
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
@@ -610,6 +634,8 @@ complete(struct blk *blk, struct blk_req *req, int res)
 		log_failure(blk, req, ENXIO);
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
 	} else {
+		*(req->type == VIRTIO_BLK_T_IN ? &blk->stats.read
+					       : &blk->stats.written) += res;
 		advance(req, res);
 		if (req->left > 0)
 			start(blk, req);

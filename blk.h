@@ -72,6 +72,22 @@ const struct virtio_blk_config *blk_config(const struct blk *blk);
 uint64_t blk_features(const struct blk *blk);
 
 /*
+ * Look at the size of the disk again, and say in the log what it is;
+ * blk_config() follows.  A request in flight beyond the end fails.
+ */
+void blk_resize(struct blk *blk);
+
+/* What has been done since blk_open(). */
+struct blk_stats {
+	uint64_t requests; /* finished, in whatever way */
+	uint64_t errors;   /* ... and not with VIRTIO_BLK_S_OK */
+	uint64_t flushes;  /* asked for */
+	uint64_t read;	   /* bytes */
+	uint64_t written;  /* bytes */
+};
+const struct blk_stats *blk_stats(const struct blk *blk);
+
+/*
  * Whether writes complete before they are on stable storage (5.2.6.2).  Those
  * that have completed are brought there by blk_sync(), which waits for it; a
  * failure is logged.

@@ -44,29 +44,6 @@ unfit(const struct disk *disk, const char *why)
 }
 
 /*
- * The size, which may change while the disk is in use.
- */
-static bool
-measure(struct disk *disk)
-{
-	struct stat st;
-
-	if (disk->device ? ioctl(disk->fd, BLKGETSIZE64, &disk->size) < 0
-			 : fstat(disk->fd, &st) < 0)
-		return cannot(disk, "get the size of");
-	if (!disk->device)
-		disk->size = st.st_size;
-	if (disk->size < SECTOR)
-		return unfit(disk, "is smaller than one sector of 512 bytes");
-	if (disk->size % SECTOR != 0)
-		xtl_log(disk->log, XTL_WARN, -1, "vdisk",
-		    "the last %u bytes of %s are not a whole sector, and are "
-		    "not part of the disk",
-		    (unsigned)(disk->size % SECTOR), disk->path);
-	return true;
-}
-
-/*
  * What sysfs says of the queue of the device, or of the one that it is a
  * partition of; 0 if it says nothing.
  */
@@ -198,10 +175,29 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 		return unfit(
 		    disk, "is neither a regular file nor a block device");
 	disk->device = S_ISBLK(st.st_mode);
-	if (!open_file(disk, how) || !measure(disk))
+	if (!open_file(disk, how) || !disk_measure(disk))
 		return false;
 	if (disk->device)
 		return describe_device(disk, st.st_rdev);
 	describe_file(disk, st.st_blksize);
+	return true;
+}
+
+bool
+disk_measure(struct disk *disk)
+{
+	/* Of a device, too; and it takes no more than the descriptor. */
+	off_t size = lseek(disk->fd, 0, SEEK_END);
+
+	if (size < 0)
+		return cannot(disk, "get the size of");
+	if (size < SECTOR)
+		return unfit(disk, "is smaller than one sector of 512 bytes");
+	if (size % SECTOR != 0)
+		xtl_log(disk->log, XTL_WARN, -1, "vdisk",
+		    "the last %u bytes of %s are not a whole sector, and are "
+		    "not part of the disk",
+		    (unsigned)(size % SECTOR), disk->path);
+	disk->size = size;
 	return true;
 }

@@ -45,4 +45,10 @@ struct disk {
 bool disk_open(struct disk *disk, struct xentoollog_logger *log,
     const char *path, unsigned how);
 
+/*
+ * Look at the size again.  False if it is not one that a disk can have, which
+ * has been logged; then disk->size is what it was.
+ */
+bool disk_measure(struct disk *disk);
+
 #endif

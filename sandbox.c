@@ -113,6 +113,9 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	/* The disk: */
 	ALLOW(io_uring_enter, IS(0, sandbox->uring));
 	ALLOW(fdatasync);
+	ALLOW(lseek);
+	/* What we are told: */
+	ALLOW(read, IS(0, sandbox->signals));
 	/* Interrupts, and whether the guest exists: */
 	ALLOW(ioctl, IS(1, IOCTL_PRIVCMD_DM_OP));
 	/* Guest memory, for which Xen may want us to wait, and ours: */

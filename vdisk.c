@@ -79,7 +79,7 @@ struct vdisk {
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct virtio_mmio *dev;
-	int signals; /* signalfd of TERM, INT and HUP; -1: one came */
+	int signals; /* signalfd; -1: we are to end */
 	enum virtio_mmio_next next;
 	uint64_t map_limit;   /* bytes of guest memory */
 	uint64_t poll;	      /* to look for what is next, at most */
@@ -244,7 +244,7 @@ open_standard_streams(void)
 }
 
 /*
- * Block the signals that end us, and get them from a descriptor instead.
+ * Block the signals that are for us, and get them from a descriptor instead.
  */
 static int
 open_signals(void)
@@ -257,6 +257,8 @@ open_signals(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
@@ -303,6 +305,7 @@ drop_rights(struct vdisk *v, const struct options *o)
 	    .user = o->user,
 	    .events = ioreq_fd(v->io),
 	    .uring = blk_fd(v->blk),
+	    .signals = v->signals,
 	};
 
 	if (!o->no_sandbox)
@@ -372,6 +375,24 @@ look_on(struct vdisk *v, bool worked)
 }
 
 /*
+ * A signal: two of them ask for something, all others for our end.
+ */
+static void
+take_signal(struct vdisk *v)
+{
+	struct signalfd_siginfo signal = {.ssi_signo = 0};
+
+	if (read(v->signals, &signal, sizeof(signal)) < 0)
+		return;
+	if (signal.ssi_signo == SIGUSR1)
+		virtio_mmio_resize(v->dev);
+	else if (signal.ssi_signo == SIGUSR2)
+		virtio_mmio_report(v->dev);
+	else
+		v->signals = -1;
+}
+
+/*
  * Take the news that the kernel has for us, for which we sleep 'timeout'
  * milliseconds at most.  The exit status if it is that we are to end, or -1.
  */
@@ -392,7 +413,7 @@ take_news(struct vdisk *v, int timeout)
 	if (n > 0 && fd[0].revents != 0 && ioreq_wake(v->io) < 0)
 		return EXIT_REFUSED;
 	if (n > 0 && fd[2].revents != 0)
-		v->signals = -1;
+		take_signal(v);
 	v->now = v->listened = now();
 	return -1;
 }

@@ -79,6 +79,8 @@ struct virtio_mmio {
 	bool awaiting;	     /* the driver was asked to notify us */
 	bool legacy;	     /* of version 1 */
 	time_t fault_logged; /* second of the last message about a fault */
+	uint64_t doorbells;  /* since virtio_mmio_open(), as are */
+	uint64_t interrupts;
 };
 
 /*
@@ -100,6 +102,7 @@ static void
 interrupt(struct virtio_mmio *dev, uint32_t cause)
 {
 	dev->s->interrupt_status |= cause;
+	dev->interrupts++;
 	ioreq_raise(dev->io);
 }
 
@@ -350,6 +353,7 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		       write_queue_ready(dev, data & 1);
 	case VIRTIO_MMIO_QUEUE_NOTIFY:
 		/* That we were woken is all: virtio_mmio_run() looks. */
+		dev->doorbells++;
 		break;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		s->interrupt_status &= ~data;
@@ -661,13 +665,53 @@ redo(struct virtio_mmio *dev)
 }
 
 /*
+ * Tell the driver of another size of the disk (5.2.5).  That it was told is
+ * stored last, so that a successor rather tells it twice.
+ */
+static void
+tell_size(struct virtio_mmio *dev)
+{
+	uint64_t capacity = le64toh(blk_config(dev->blk)->capacity);
+	struct device_state *s = dev->s;
+
+	if (s->capacity == capacity)
+		return;
+	s->config_generation++;
+	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0)
+		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+	s->capacity = capacity;
+}
+
+void
+virtio_mmio_resize(struct virtio_mmio *dev)
+{
+	blk_resize(dev->blk);
+	tell_size(dev);
+}
+
+void
+virtio_mmio_report(const struct virtio_mmio *dev)
+{
+	const struct blk_stats *b = blk_stats(dev->blk);
+
+	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
+	    "requests %llu, failed %llu, flushes %llu, bytes read %llu, "
+	    "written %llu, doorbells %llu, interrupts %llu, "
+	    "guest memory mapped %llu",
+	    (unsigned long long)b->requests, (unsigned long long)b->errors,
+	    (unsigned long long)b->flushes, (unsigned long long)b->read,
+	    (unsigned long long)b->written, (unsigned long long)dev->doorbells,
+	    (unsigned long long)dev->interrupts,
+	    (unsigned long long)guest_mapped(dev->vq.guest));
+}
+
+/*
  * Continue where a predecessor was killed.
  */
 static bool
 adopt(struct virtio_mmio *dev)
 {
 	struct device_state *s = dev->s;
-	uint64_t capacity = le64toh(blk_config(dev->blk)->capacity);
 	const char *why = unfit(dev);
 
 	if (why == NULL && s->queue.ready &&
@@ -683,14 +727,11 @@ adopt(struct virtio_mmio *dev)
 	blk_set_writeback(dev->blk, !s->write_through);
 	if (running(dev) && redo(dev) < 0)
 		fault(dev);
-	if (s->capacity < capacity)
-		s->config_generation++;
 	/* It may have been killed before it told of a fault, or of a size. */
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
-	    (s->capacity < capacity ||
-		(s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0))
+	    (s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
 		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
-	s->capacity = capacity;
+	tell_size(dev);
 	return true;
 }
 

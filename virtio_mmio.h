@@ -72,6 +72,16 @@ enum virtio_mmio_next virtio_mmio_next(const struct virtio_mmio *dev);
 bool virtio_mmio_await(struct virtio_mmio *dev);
 
 /*
+ * The disk may have another size: look, and tell the driver (5.2.5).
+ */
+void virtio_mmio_resize(struct virtio_mmio *dev);
+
+/*
+ * Write a line to the log about what was done since virtio_mmio_open().
+ */
+void virtio_mmio_report(const struct virtio_mmio *dev);
+
+/*
  * Whether nothing is in flight, so that no guest memory is in use.
  */
 bool virtio_mmio_idle(const struct virtio_mmio *dev);

@@ -416,6 +416,65 @@ START_TEST(the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes)
 }
 END_TEST
 
+START_TEST(a_disk_that_changes_its_size_is_looked_at_when_asked)
+{
+	open_disk(MAX_LEN, _i);
+	ck_assert_int_eq(ftruncate(fd, 2 * MAX_LEN + 100), 0);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, SECTORS, 0, SECTOR), VIRTIO_BLK_S_IOERR);
+	blk_resize(blk);
+	ck_assert_uint_eq(blk_config(blk)->capacity, 2 * SECTORS);
+	ck_assert_uint_eq(lg.lines, 2);
+	ck_assert_ptr_nonnull(strstr(lg.last, path));
+	ck_assert_ptr_nonnull(strstr(lg.last, "128 sectors, and had 64"));
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 2 * SECTORS - 1, 0, SECTOR),
+	    VIRTIO_BLK_S_OK);
+	/* It may also be smaller, and what began before that fails. */
+	fake_uring.hold = true;
+	submit(VIRTIO_BLK_T_IN, SECTORS, 0, SECTOR);
+	ck_assert_int_eq(ftruncate(fd, MAX_LEN / 2), 0);
+	blk_resize(blk);
+	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS / 2);
+	fake_uring.hold = false;
+	ck_assert_uint_eq(*reap()->status, VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, SECTORS / 2, 0, SECTOR),
+	    VIRTIO_BLK_S_IOERR);
+	expect_read(SECTORS / 2 - 1, SECTOR);
+}
+END_TEST
+
+START_TEST(a_disk_that_is_no_disk_any_more_keeps_its_size)
+{
+	open_disk(MAX_LEN, false);
+	ck_assert_int_eq(ftruncate(fd, SECTOR - 1), 0);
+	blk_resize(blk);
+	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS);
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_ptr_nonnull(strstr(lg.last, path));
+}
+END_TEST
+
+START_TEST(what_is_done_is_counted)
+{
+	const struct blk_stats *s;
+
+	open_disk(MAX_LEN, false);
+	s = blk_stats(blk);
+	expect_read(1, 3 * SECTOR);
+	fake_uring.limit = 100;
+	expect_write(2, SECTOR);
+	request(VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	request(VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	request(VIRTIO_BLK_T_OUT, SECTORS, SECTOR, 0);
+	request(VIRTIO_BLK_T_GET_ID, 0, 0, 20);
+	ck_assert_uint_eq(s->requests, 6);
+	ck_assert_uint_eq(s->errors, 1);
+	ck_assert_uint_eq(s->flushes, 2);
+	ck_assert_uint_eq(s->read, 3 * SECTOR);
+	ck_assert_uint_eq(s->written, SECTOR);
+}
+END_TEST
+
 START_TEST(the_features_are_those_that_work)
 {
 	uint64_t f;
@@ -1647,6 +1706,10 @@ suite(void)
 	tcase_add_loop_test(tc, the_configuration_describes_the_disk, 0, 2);
 	tcase_add_test(
 	    tc, the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes);
+	tcase_add_loop_test(
+	    tc, a_disk_that_changes_its_size_is_looked_at_when_asked, 0, 2);
+	tcase_add_test(tc, a_disk_that_is_no_disk_any_more_keeps_its_size);
+	tcase_add_test(tc, what_is_done_is_counted);
 	tcase_add_loop_test(tc, the_features_are_those_that_work, 0, 2);
 	tcase_add_test(tc, a_read_only_disk_refuses_writes);
 	tcase_add_loop_test(

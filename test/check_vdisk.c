@@ -551,6 +551,49 @@ START_TEST(the_guest_can_do_without_the_cache)
 }
 END_TEST
 
+static void
+await_errors(const char *what)
+{
+	driver_patience(&drv);
+	while (strstr(errors(), what) == NULL)
+		driver_wait(&drv);
+}
+
+START_TEST(told_of_another_size_it_tells_the_guest)
+{
+	serve(0);
+	guest();
+	exercise(1);
+	ck_assert_int_eq(ftruncate(file, 2 * DISK), 0);
+	kill(child, SIGUSR1);
+	await_errors("131072 sectors, and had 65536");
+	assert_one_line(errors());
+	ck_assert_uint_eq(
+	    driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), 2 * DISK / SECTOR);
+	ck_assert_uint_eq(driver_interrupt(&drv) & VIRTIO_MMIO_INT_CONFIG,
+	    VIRTIO_MMIO_INT_CONFIG);
+	exercise(2 * DISK / SECTOR - 8);
+}
+END_TEST
+
+START_TEST(asked_for_it_it_says_what_it_has_done)
+{
+	serve(0);
+	guest();
+	exercise(1);
+	driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	kill(child, SIGUSR2);
+	await_errors("\n");
+	assert_one_line(errors());
+	assert_mentions(errors(), "requests 3, failed 0, flushes 1, ");
+	assert_mentions(errors(), "bytes read 4096, written 4096, ");
+	assert_mentions(errors(), "doorbells ");
+	assert_mentions(errors(), "guest memory mapped 2097152\n");
+	kill(child, SIGUSR2);
+	exercise(2);
+}
+END_TEST
+
 START_TEST(the_disk_keeps_what_the_guest_writes)
 {
 	enum { N = 300, LEN = 65536 };
@@ -1067,6 +1110,8 @@ main(void)
 	tcase_add_loop_test(
 	    tc, options_are_taken_in_their_long_and_short_forms, 0, 2);
 	tcase_add_test(tc, the_guest_can_do_without_the_cache);
+	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
+	tcase_add_test(tc, asked_for_it_it_says_what_it_has_done);
 	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);
 	tcase_add_test(tc, pages_given_back_are_unmapped);
 	tcase_add_test(

@@ -630,6 +630,48 @@ END_TEST
 
 static const uint32_t other_queues[] = {1, 2, 255, 65536, UINT32_MAX};
 
+/* Another size, 5.2.5. */
+
+static void
+resize(uint64_t sectors)
+{
+	ck_assert_int_eq(ftruncate(disk, sectors * SECTOR), 0);
+	virtio_mmio_resize(dev);
+}
+
+START_TEST(another_size_is_told_to_the_driver)
+{
+	static const uint64_t sizes_of_disk[] = {2 * SECTORS, SECTORS / 2};
+
+	start(USUAL);
+	for (unsigned i = 0; i < 2; i++) {
+		resize(sizes_of_disk[i]);
+		ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), i + 1);
+		ck_assert_uint_eq(
+		    read_sized(VIRTIO_MMIO_CONFIG, 8), sizes_of_disk[i]);
+		ck_assert_uint_eq(io.raised, i + 1);
+		ck_assert_uint_eq(
+		    rd(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+		wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
+		/* Asked again, it is no other. */
+		resize(sizes_of_disk[i]);
+		ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), i + 1);
+		ck_assert_uint_eq(io.raised, i + 1);
+	}
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_STATUS) & NEEDS_RESET, 0);
+}
+END_TEST
+
+START_TEST(another_size_before_driver_ok_interrupts_nobody)
+{
+	ck_assert(negotiate(USUAL));
+	resize(2 * SECTORS);
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), 1);
+	ck_assert_uint_eq(read_sized(VIRTIO_MMIO_CONFIG, 8), 2 * SECTORS);
+	ck_assert_uint_eq(io.raised, 0);
+}
+END_TEST
+
 /* The write cache, 5.2.5 and 5.2.6.2. */
 
 #define WCE_AT (VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce))
@@ -1889,7 +1931,10 @@ START_TEST(a_disk_that_has_grown_is_announced)
 	expect_continued();
 	ck_assert_uint_eq(io.raised, 0);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), generation);
-	/* And from now on it may not shrink to what it was. */
+	/* And from now on it may not shrink to what it was, unless told. */
+	resize(SECTORS);
+	expect_continued();
+	resize(2 * SECTORS);
 	ck_assert_int_eq(ftruncate(disk, SECTORS * SECTOR), 0);
 	expect_refused(false, "larger");
 }
@@ -2050,6 +2095,10 @@ suite(void)
 	    tc, a_driver_that_cannot_flush_gets_stable_writes, 0, 2);
 	tcase_add_loop_test(
 	    tc, the_next_driver_chooses_anew_how_it_writes, 0, 2);
+
+	add_case(s, tc = tcase_create("size"));
+	tcase_add_test(tc, another_size_is_told_to_the_driver);
+	tcase_add_test(tc, another_size_before_driver_ok_interrupts_nobody);
 
 	add_case(s, tc = tcase_create("cache"));
 	tcase_add_test(tc, the_driver_chooses_how_it_writes);

@@ -131,6 +131,12 @@ guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
 	return guest->window + from;
 }
 
+uint64_t
+guest_mapped(const struct guest *guest)
+{
+	return guest->size;
+}
+
 void
 guest_forget(struct guest *guest)
 {
