@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,10 +64,12 @@ struct options {
 	unsigned irq;
 	const char *path;
 	const char *serial;
-	unsigned how; /* DISK_*: to open it */
+	const char *pidfile; /* NULL: none */
+	unsigned how;	     /* DISK_*: to open it */
 	unsigned poll;
 	uint64_t map_limit;
 	const struct passwd *user;
+	bool daemon;
 	bool no_sandbox;
 	bool legacy;
 	bool verbose;
@@ -80,7 +83,6 @@ struct vdisk {
 	struct blk *blk;
 	struct virtio_mmio *dev;
 	int signals; /* signalfd; -1: we are to end */
-	bool event;  /* there is one to be taken off ioreq_fd() */
 	enum virtio_mmio_next next;
 	uint64_t map_limit;   /* bytes of guest memory */
 	uint64_t poll;	      /* to look for what is next, at most */
@@ -101,10 +103,12 @@ static const char help[] =
     "  IRQ                 its interrupt: Arm, an SPI's INTID; x86, an ISA "
     "IRQ\n"
     "  PATH                regular file or block device, used as it is\n\n"
+    "  -d, --daemon        go to the background when the guest may run\n"
     "  -l, --legacy        be of version 1, for guests that know no other\n"
     "      --map-limit=MIB map no more of the guest's memory\n"
     "      --no-lock       let others use PATH at the same time\n"
     "      --no-sandbox    keep all rights, for debugging\n"
+    "  -p, --pidfile=FILE  write the number of the process to FILE\n"
     "      --poll=US       microseconds to look for work before sleeping\n"
     "  -r, --read-only     refuse to write\n"
     "  -s, --serial=TEXT   the disk's serial, at most 20 characters\n"
@@ -145,15 +149,71 @@ number(const char *name, const char *text, uint64_t limit)
 	return value;
 }
 
+/*
+ * Option 'c', with its argument in 'optarg'.
+ */
+static void
+take_option(struct options *o, int c)
+{
+	switch (c) {
+	case 'd':
+		o->daemon = true;
+		break;
+	case 'h':
+		printf("%s%s", usage, help);
+		exit(0);
+	case 'l':
+		o->legacy = true;
+		break;
+	case 'L':
+		o->how |= DISK_NO_LOCK;
+		break;
+	case 'M':
+		o->map_limit =
+		    MIB * number("MAP_LIMIT", optarg, ADDRESS_LIMIT / MIB);
+		break;
+	case 'N':
+		o->no_sandbox = true;
+		break;
+	case 'p':
+		o->pidfile = optarg;
+		break;
+	case 'P':
+		o->poll = number("POLL", optarg, POLL_MAX + 1);
+		break;
+	case 'r':
+		o->how |= DISK_READ_ONLY;
+		break;
+	case 's':
+		o->serial = optarg;
+		break;
+	case 'u':
+		o->user = getpwnam(optarg);
+		if (o->user == NULL)
+			refuse("USER", optarg, "no such user");
+		break;
+	case 'v':
+		o->verbose = true;
+		break;
+	case 'V':
+		printf("vdisk %s\n", VDISK_VERSION);
+		exit(0);
+	default: /* getopt has said why */
+		exit(EXIT_USAGE);
+	}
+}
+
 static struct options
 parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
+	    {"daemon", no_argument, NULL, 'd'},
 	    {"help", no_argument, NULL, 'h'},
 	    {"legacy", no_argument, NULL, 'l'},
 	    {"map-limit", required_argument, NULL, 'M'},
 	    {"no-lock", no_argument, NULL, 'L'},
 	    {"no-sandbox", no_argument, NULL, 'N'},
+	    {"pidfile", required_argument, NULL, 'p'},
 	    {"poll", required_argument, NULL, 'P'},
 	    {"read-only", no_argument, NULL, 'r'},
 	    {"serial", required_argument, NULL, 's'},
@@ -167,48 +227,8 @@ parse(int argc, char **argv)
 	const char *why;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "hlrs:u:Vv", longs, NULL)) != -1) {
-		switch (c) {
-		case 'h':
-			printf("%s%s", usage, help);
-			exit(0);
-		case 'l':
-			o.legacy = true;
-			break;
-		case 'L':
-			o.how |= DISK_NO_LOCK;
-			break;
-		case 'M':
-			o.map_limit = MIB * number("MAP_LIMIT", optarg,
-						ADDRESS_LIMIT / MIB);
-			break;
-		case 'N':
-			o.no_sandbox = true;
-			break;
-		case 'P':
-			o.poll = number("POLL", optarg, POLL_MAX + 1);
-			break;
-		case 'r':
-			o.how |= DISK_READ_ONLY;
-			break;
-		case 's':
-			o.serial = optarg;
-			break;
-		case 'u':
-			o.user = getpwnam(optarg);
-			if (o.user == NULL)
-				refuse("USER", optarg, "no such user");
-			break;
-		case 'v':
-			o.verbose = true;
-			break;
-		case 'V':
-			printf("vdisk %s\n", VDISK_VERSION);
-			exit(0);
-		default: /* getopt has said why */
-			exit(EXIT_USAGE);
-		}
-	}
+	while ((c = getopt_long(argc, argv, "dhlp:rs:u:Vv", longs, NULL)) != -1)
+		take_option(&o, c);
 	if (argc - optind != 4) {
 		fputs(usage, stderr);
 		exit(EXIT_USAGE);
@@ -242,6 +262,50 @@ open_standard_streams(void)
 			exit(EXIT_REFUSED);
 	} while (fd <= STDERR_FILENO);
 	close(fd);
+}
+
+/*
+ * Go on in the background.  The process that was started waits for us to be
+ * ready and exits with 0, or with our status if it does not come to that.
+ */
+static void
+go_to_background(void)
+{
+	int ready[2], status;
+	pid_t pid;
+	char c;
+
+	if (pipe(ready) < 0 || (pid = fork()) < 0) {
+		fprintf(stderr, "vdisk: cannot go to the background: %s\n",
+		    strerror(errno));
+		exit(EXIT_REFUSED);
+	}
+	if (pid == 0) {
+		setsid();
+		/* tell_ready() closes it, and nobody has the other. */
+		dup2(ready[1], STDOUT_FILENO);
+		close(ready[0]);
+		close(ready[1]);
+		return;
+	}
+	close(ready[1]);
+	if (read(ready[0], &c, 1) == 1)
+		exit(0);
+	if (waitpid(pid, &status, 0) == pid && WIFEXITED(status))
+		exit(WEXITSTATUS(status));
+	exit(EXIT_REFUSED);
+}
+
+static bool
+write_pid(struct vdisk *v, const char *path)
+{
+	FILE *f = fopen(path, "we");
+
+	if (f != NULL && fprintf(f, "%d\n", (int)getpid()) > 0 &&
+	    fclose(f) == 0)
+		return true;
+	xtl_log(v->log, XTL_ERROR, errno, "vdisk", "cannot write %s", path);
+	return false;
 }
 
 /*
@@ -288,6 +352,9 @@ open_all(struct vdisk *v, const struct options *o)
 	}
 	v->blk = blk_open(v->log, o->path, o->how, o->serial);
 	if (v->blk == NULL)
+		return false;
+	/* Now that nobody else is at the disk, who may have a pid file. */
+	if (o->pidfile != NULL && !write_pid(v, o->pidfile))
 		return false;
 	v->guest = guest_open(v->log, o->domid);
 	if (v->guest == NULL)
@@ -405,17 +472,14 @@ take_news(struct vdisk *v, int timeout)
 	    {.fd = blk_fd(v->blk), .events = POLLIN},
 	    {.fd = v->signals, .events = POLLIN},
 	};
-	int n;
+	int n = poll(fd, 3, timeout);
 
-	/* A vCPU that caused an event was looked for before this. */
-	if (v->event && ioreq_wake(v->io) < 0)
-		return EXIT_REFUSED;
-	n = poll(fd, 3, timeout);
-	v->event = n > 0 && fd[0].revents != 0;
 	if (n == 0 && timeout == SILENCE && !ioreq_alive(v->io)) {
 		xtl_log(v->log, XTL_NOTICE, -1, "vdisk", "the guest is gone");
 		return 0;
 	}
+	if (n > 0 && fd[0].revents != 0 && ioreq_wake(v->io) < 0)
+		return EXIT_REFUSED;
 	if (n > 0 && fd[2].revents != 0)
 		take_signal(v);
 	v->now = v->listened = now();
@@ -475,6 +539,8 @@ main(int argc, char **argv)
 
 	open_standard_streams();
 	o = parse(argc, argv);
+	if (o.daemon)
+		go_to_background();
 	v.log = (xentoollog_logger *)xtl_createlogger_stdiostream(
 	    stderr, o.verbose ? XTL_DEBUG : XTL_NOTICE, 0);
 	if (v.log == NULL || !open_all(&v, &o) || !drop_rights(&v, &o))

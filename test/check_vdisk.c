@@ -468,7 +468,9 @@ START_TEST(help_and_version_go_to_stdout)
 		assert_mentions(text, "IRQ");
 		assert_mentions(text, "PATH");
 		assert_mentions(text, "--map-limit");
+		assert_mentions(text, "--daemon");
 		assert_mentions(text, "--no-lock");
+		assert_mentions(text, "--pidfile");
 		assert_mentions(text, "--poll");
 		assert_mentions(text, "--read-only");
 		assert_mentions(text, "--serial");
@@ -558,6 +560,113 @@ await_errors(const char *what)
 	while (strstr(errors(), what) == NULL)
 		driver_wait(&drv);
 }
+
+/*
+ * The process whose number is in 'path'.
+ */
+static pid_t
+process_in(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	int pid = 0, n = f != NULL ? fscanf(f, "%d\n", &pid) : 0;
+
+	if (f != NULL)
+		fclose(f);
+	return n == 1 ? pid : 0;
+}
+
+/*
+ * The only child of process 'pid', or 0 if it has none yet.
+ */
+static pid_t
+the_child_of(pid_t pid)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid,
+	    (int)pid);
+	return process_in(path);
+}
+
+START_TEST(in_the_background_it_serves_once_its_command_returns)
+{
+	char pidfile[64];
+	const char *args[] = {
+	    "-d", "-p", pidfile, "7", BASE_ARG, IRQ, disk, NULL};
+	const char *longs[] = {
+	    "--daemon", "--pidfile", pidfile, "7", BASE_ARG, IRQ, disk, NULL};
+
+	/* So that it becomes a child of this process. */
+	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	snprintf(pidfile, sizeof(pidfile), "/tmp/vdisk-check-%d", getpid());
+	ck_assert_int_eq(run(_i ? longs : args, 0), 0);
+	child = process_in(pidfile);
+	unlink(pidfile);
+	ck_assert_int_gt(child, 0);
+	ck_assert_uint_eq(fake_xen_server_bound(0), 2);
+	ck_assert_str_eq(output(), "");
+	ck_assert_int_eq(getsid(child), child);
+	guest();
+	exercise(1);
+	kill(child, SIGTERM);
+	ck_assert_int_eq(finish(), 0);
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+START_TEST(what_fails_in_the_background_fails_its_command)
+{
+	char pidfile[64];
+	const char *args[] = {
+	    "-d", "-p", pidfile, "7", BASE_ARG, IRQ, "/nonexistent", NULL};
+	int parent;
+
+	snprintf(pidfile, sizeof(pidfile), "/tmp/vdisk-check-%d", getpid());
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused("/nonexistent");
+	ck_assert_int_eq(access(pidfile, F_OK), -1);
+	/* And if it just dies. */
+	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	fcntl(file, F_OFD_SETLK, &(struct flock){.l_type = F_WRLCK});
+	args[6] = disk;
+	start(args, 0);
+	parent = child;
+	do
+		child = the_child_of(parent);
+	while (child == 0);
+	kill(child, SIGKILL);
+	child = parent;
+	ck_assert_int_eq(finish(), 1);
+}
+END_TEST
+
+START_TEST(a_pid_file_that_cannot_be_written_is_named)
+{
+	const char *args[] = {
+	    "-p", "/nonexistent/pid", "7", BASE_ARG, IRQ, disk, NULL};
+
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused("/nonexistent/pid");
+}
+END_TEST
+
+START_TEST(a_second_one_leaves_the_pid_file_of_the_first)
+{
+	char pidfile[64];
+	const char *args[] = {"-p", pidfile, "7", BASE_ARG, IRQ, disk, NULL};
+	pid_t first;
+
+	snprintf(pidfile, sizeof(pidfile), "/tmp/vdisk-check-%d", getpid());
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	first = child;
+	ck_assert_int_eq(process_in(pidfile), first);
+	ck_assert_int_eq(run(args, 0), 1);
+	ck_assert_int_eq(process_in(pidfile), first);
+	unlink(pidfile);
+	child = first;
+}
+END_TEST
 
 START_TEST(told_of_another_size_it_tells_the_guest)
 {
@@ -1110,6 +1219,11 @@ main(void)
 	tcase_add_loop_test(
 	    tc, options_are_taken_in_their_long_and_short_forms, 0, 2);
 	tcase_add_test(tc, the_guest_can_do_without_the_cache);
+	tcase_add_loop_test(
+	    tc, in_the_background_it_serves_once_its_command_returns, 0, 2);
+	tcase_add_test(tc, what_fails_in_the_background_fails_its_command);
+	tcase_add_test(tc, a_pid_file_that_cannot_be_written_is_named);
+	tcase_add_test(tc, a_second_one_leaves_the_pid_file_of_the_first);
 	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
 	tcase_add_test(tc, asked_for_it_it_says_what_it_has_done);
 	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);
