@@ -33,7 +33,7 @@ cp "$dir/attack.so" "$run/overlay/usr/lib/"
 {
 	# dom0 gives up first, so that the logs get out.
 	echo "limit=$((limit > 120 ? limit - 60 : limit))"
-	echo "export checks='${CHECKS:-*}'"
+	echo "export arch=$arch checks='${CHECKS:-*}'"
 	echo 'export green= red= bold= dim= plain= size='
 	if [ -t 1 ]; then
 		printf "green='\033[32m' red='\033[31m' bold='\033[1m' dim='\033[2m' plain='\033[0m'\n"
@@ -43,23 +43,45 @@ cp "$dir/attack.so" "$run/overlay/usr/lib/"
 (cd "$run/overlay" && find . | sort | cpio --quiet -o -H newc -R 0:0) > "$run/overlay.cpio"
 cat "$dir/dom0.cpio" "$run/overlay.cpio" > "$run/initrd"
 
+# The computer, in which Xen finds dom0's kernel and initrd.
+xen_options='loglvl=all guest_loglvl=all dom0_mem=1024M'
+case $arch in
+arm64)
+	# Addresses: both files must miss QEMU's device tree and each other.
+	set -- qemu-system-aarch64 -smp 2 -m 2048 -cpu cortex-a57 \
+	    -machine virt,virtualization=on,gic-version=3 \
+	    -global virtio-mmio.force-legacy=false -device virtio-serial-device \
+	    -append "console=dtuart sync_console bootscrub=0 dom0_max_vcpus=2 $xen_options" \
+	    -device "guest-loader,addr=0x49000000,kernel=$dir/Image,bootargs=console=hvc0 panic=-1" \
+	    -device "guest-loader,addr=0x50000000,initrd=$run/initrd"
+	;;
+amd64)
+	# AMD's virtualisation, emulated: without MWAIT, which Xen would idle
+	# in for good, and RDTSCP, which guests would take for RDTSC; and with
+	# FPU states switched eagerly, or else they get mixed up.  One
+	# processor is faster than two.  In Debian 12's QEMU dom0 dies at
+	# once, so Debian 13's is used, with its own libraries.
+	export QEMU_MODULE_DIR="$lib/qemu"
+	set -- "$tree/usr/lib/$loader" --library-path "$lib:$lib/pulseaudio" \
+	    "$tree/usr/bin/qemu-system-x86_64" \
+	    -L "$tree/usr/share/qemu" -L "$tree/usr/share/seabios" \
+	    -smp 1 -m 2560 -machine q35 -cpu EPYC,+svm,+npt,-monitor,-rdtscp \
+	    -device virtio-serial-pci \
+	    -append "console=com1 com1=115200,8n1 spec-ctrl=no,eager-fpu $xen_options" \
+	    -initrd "$dir/Image console=hvc0 panic=-1 mitigations=off,$run/initrd"
+	;;
+esac
+
 # The serial port is Xen's console.  Of the three ports beside it, the first is
-# the scenario's terminal, the other takes the logs at the end.  Addresses: both
-# files must miss QEMU's device tree and each other.
+# the scenario's terminal, the other takes the logs at the end.
 exec 3< "$input"
-timeout --foreground -k 10 "$limit" qemu-system-aarch64 \
-    -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 \
-    -accel tcg,thread=multi -smp 2 -m 2048 \
-    -nodefaults -display none -no-reboot -serial "file:$run/serial.log" \
-    -global virtio-mmio.force-legacy=false -device virtio-serial-device \
+timeout --foreground -k 10 "$limit" "$@" -kernel "$dir/xen" \
+    -accel tcg,thread=multi -nodefaults -display none -no-reboot \
+    -serial "file:$run/serial.log" \
     -chardev "stdio,id=terminal,signal=$interrupt,logfile=$run/terminal.log" \
     -device virtconsole,chardev=terminal,nr=1 \
     -chardev "file,id=logs,path=$run/logs.tar" \
     -device virtserialport,chardev=logs,nr=2 \
-    -kernel "$dir/xen" \
-    -append 'console=dtuart sync_console loglvl=all guest_loglvl=all bootscrub=0 dom0_mem=1024M dom0_max_vcpus=2' \
-    -device "guest-loader,addr=0x49000000,kernel=$dir/Image,bootargs=console=hvc0 panic=-1" \
-    -device "guest-loader,addr=0x50000000,initrd=$run/initrd" \
     <&3 2> "$run/qemu.log" &
 machine=$!
 trap 'kill "$machine"; wait "$machine"; exit 130' INT TERM HUP

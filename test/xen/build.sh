@@ -1,14 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # Build the machine that boot.sh boots: Xen with IOREQ servers, a dom0 and a
-# guest, from Debian packages alone.  What is up to date is left alone.
+# guest, from Debian packages alone; an Arm machine, or an x86 one if ARCH=amd64.  What is up to date is left alone.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
 
-host_packages='bc bison cpio debian-archive-keyring flex gcc-aarch64-linux-gnu
-	kmod libc6-dev-arm64-cross make patch pkg-config python3
-	qemu-system-arm xz-utils'
+host_packages='cpio debian-archive-keyring kmod make pkg-config xz-utils'
+case $arch in
+arm64)
+	host_packages="$host_packages bc bison flex gcc-aarch64-linux-gnu
+	    libc6-dev-arm64-cross patch python3 qemu-system-arm"
+	;;
+amd64)
+	host_packages="$host_packages acpica-tools gcc libc6-dev"
+	;;
+esac
 
 missing=
 for package in $host_packages; do
@@ -56,4 +63,4 @@ stage() {
 cd "$here"
 stage packages machine/packages.list
 stage xen machine/xen.config
-stage images machine/guest-init verify.c
+stage images machine/guest-init verify.c "$top/xen/vdisk.asl"

@@ -3,9 +3,26 @@
 # Where things are.  Sourced by every script here, which sets 'here' to this
 # directory first.
 top=$(cd "$here/../.." && pwd)
-dir=${VDISK_XEN_DIR:-$top/build/xen}	# the machine and all that it leaves
+arch=${ARCH:-arm64}			# Debian's name of what is emulated
+case $arch in
+arm64)
+	dir=$top/build/xen
+	triplet=aarch64-linux-gnu
+	loader=$triplet/ld-linux-aarch64.so.1
+	;;
+amd64)
+	dir=$top/build/xen-amd64
+	triplet=x86_64-linux-gnu
+	loader=$triplet/ld-linux-x86-64.so.2
+	;;
+*)
+	echo "ARCH=$arch: neither arm64 nor amd64"
+	exit 2
+	;;
+esac
+dir=${VDISK_XEN_DIR:-$dir}		# the machine and all that it leaves
 case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
-tree=$dir/tree				# the arm64 packages, unpacked
-lib=$tree/usr/lib/aarch64-linux-gnu
-cross=aarch64-linux-gnu-
+tree=$dir/tree				# its packages, unpacked
+lib=$tree/usr/lib/$triplet
+cross=$triplet-
 PATH=$PATH:/usr/sbin:/sbin		# depmod and modprobe, for others than root

@@ -11,13 +11,14 @@ bold='' dim='' plain=''
 if [ -t 1 ]; then
 	bold=$(printf '\033[1m') dim=$(printf '\033[2m') plain=$(printf '\033[0m')
 fi
-echo "${bold}An emulated 64-bit Arm computer is switched on.  Xen boots:${plain}"
+echo "${bold}An emulated computer is switched on.  Xen boots:${plain}"
 echo
 rm -f "$console"
 tail -F -n +1 --pid=$$ "$console" 2>/dev/null | tr -d '\r' | sed -u -n "
 	/Xen version/b show
 	/(XEN) Brought up/b show
 	/LOADING DOMAIN 0/b show
+	/Building a PV Dom0/b show
 	/Linux version/b show
 	/Xen .* support found/b show
 	/Done setting up Dom0/q

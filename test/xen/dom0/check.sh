@@ -37,7 +37,7 @@ fails() {
 # without_trouble NAME [PATTERN]: whether the guest's kernel has nothing to
 # complain about, except what matches the pattern
 without_trouble() {
-	! grep -E 'I/O error|blocked for more than|Oops|BUG|WARNING|Call trace|panic|Unable to handle|stall' \
+	! grep -E 'I/O error|blocked for more than|Oops|BUG|WARNING|Call trace|panic|Unable to handle| stall' \
 	    "/log/guest-$1.log" | grep -v -E "${2:-^$}"
 }
 
@@ -47,6 +47,16 @@ says() {
 	shift
 	output=$("$@")
 	[ "$output" = "$text" ] || { echo "says: $output"; return 1; }
+}
+
+# refuses STATUS ARGUMENT...: whether vdisk exits so, with one line on stderr
+refuses() {
+	local status=$1 got=0
+	shift
+	timeout 10 vdisk "$@" > /run/out 2> /run/err || got=$?
+	cat /run/out /run/err
+	echo "exit status $got"
+	[ "$got" = "$status" ] && [ ! -s /run/out ] && [ "$(wc -l < /run/err)" = 1 ]
 }
 
 # clear_away: whatever a file of checks has left

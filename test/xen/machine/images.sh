@@ -19,7 +19,7 @@ libraries() {
 # add ROOT DIRECTORY FILE...: copy programs, and the libraries they need
 add() {
 	root=$1
-	mkdir -p "$root$2" "$root/usr/lib/aarch64-linux-gnu"
+	mkdir -p "$root$2" "$root/usr/lib/$triplet"
 	to=$root$2
 	shift 2
 	cp -L "$@" "$to"
@@ -28,8 +28,8 @@ add() {
 	done
 }
 add_library() {
-	[ ! -e "$root/usr/lib/aarch64-linux-gnu/$1" ] || return 0
-	cp -L "$lib/$1" "$root/usr/lib/aarch64-linux-gnu/"
+	[ ! -e "$root/usr/lib/$triplet/$1" ] || return 0
+	cp -L "$lib/$1" "$root/usr/lib/$triplet/"
 	for library in $(libraries "$lib/$1"); do
 		add_library "$library"
 	done
@@ -62,7 +62,8 @@ skeleton() {
 	for link in bin sbin lib; do
 		ln -s "usr/$link" "$1/$link"
 	done
-	ln -s aarch64-linux-gnu/ld-linux-aarch64.so.1 "$1/usr/lib/"
+	ln -s "usr/lib" "$1/lib64"
+	ln -s "$loader" "$1/usr/lib/"
 	add "$1" /usr/bin "$tree/usr/bin/busybox" "$dir/verify"
 	ln -s busybox "$1/usr/bin/sh"
 	cat > "$1/etc/passwd" <<-END
@@ -102,8 +103,18 @@ for library in libxendevicemodel.so.1 libxenforeignmemory.so.1 \
 	add_library "$library"
 done
 add_modules "$dir/dom0" xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs \
-    xen-blkback loop virtio_mmio
+    xen-blkback loop virtio_mmio virtio_pci virtio_console
 mkdir -p "$dir/dom0/var/lib/xen" "$dir/dom0/guest"
+if [ "$arch" = amd64 ]; then
+	# The device model of an HVM guest, and the tables that tell of its disks
+	add "$dir/dom0" /usr/libexec "$tree/usr/libexec/xen-qemu-system-i386"
+	add "$dir/dom0" "${xen_bin#"$tree"}/../boot" "$xen_bin/../boot/hvmloader"
+	mkdir -p "$dir/dom0/usr/share/qemu" "$dir/dom0/usr/share/seabios"
+	cp "$tree"/usr/share/seabios/*.bin "$dir/dom0/usr/share/seabios/"
+	cp "$tree"/usr/share/qemu/*.bin "$dir/dom0/usr/share/qemu/"
+	cp -r "$tree/usr/share/qemu/keymaps" "$dir/dom0/usr/share/qemu/"
+	iasl -p "$dir/dom0/guest/vdisk" "$top/xen/vdisk.asl"
+fi
 ln -s ../run "$dir/dom0/var/run"
 ln -s ../run/lock "$dir/dom0/var/lock"
 cp "$dir/Image" "$dir/guest.cpio" "$dir/dom0/guest/"

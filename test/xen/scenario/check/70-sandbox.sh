@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# shellcheck shell=dash disable=SC2154
+# shellcheck shell=dash disable=SC2046,SC2154
 # vdisk has given up what it does not need: all goes on without it, and what it
 # might be made to try by whoever takes it over is refused.
 title 'As another user, with memory coming and going'
@@ -41,7 +41,7 @@ attack() {
 	local how=$1 status=0
 	shift
 	ATTACK=$how OTHER=$(cat /run/other.domid) LD_PRELOAD=/usr/lib/attack.so \
-	    timeout 20 vdisk "$(cat /run/victim.domid)" 0x2000000 33 /tmp/disk "$@" \
+	    timeout 20 vdisk "$(cat /run/victim.domid)" $(place 0) /tmp/disk "$@" \
 	    < /dev/null > /dev/null 2> /run/attack.err || status=$?
 	grep -q '^attack: ' /run/attack.err || echo "status $status" >> /run/attack.err
 }
