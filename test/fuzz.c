@@ -92,9 +92,12 @@
 #define DATA_MAX   1024
 #define PIECES	   28 /* buffers of a chain at most */
 
-/* Times that the loop goes round for one reason, and for patience. */
+/*
+ * Times that the loop goes round for one reason; and that it does until all is
+ * done, of which a discard of many ranges takes one for each.
+ */
 #define ROUNDS	   32
-#define PATIENCE   64
+#define PATIENCE   256
 
 #define FEATURE(b) (UINT64_C(1) << (b))
 #define HAS(f, b)  (((f) >> (b)) & 1)
