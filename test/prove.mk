@@ -4,11 +4,12 @@
 CBMC       ?= cbmc
 PROVE      := enable pop push publish notify adopt redo
 # Descriptors of the largest ring and indirect table, and the longest way through
-# both and back to where the loop is noticed.
+# both and back to where the loop is noticed.  To adopt is to look at all heads.
 PROVE_NUM  ?= 2
 PROVE_LOOP ?= 7
 PROVE_FLAGS := -I. -D_GNU_SOURCE -DNUM=$(PROVE_NUM) -DTABLE=$(PROVE_NUM) \
-               --unwind $(PROVE_LOOP) --unwinding-assertions \
+               --unwind $(PROVE_LOOP) --unwindset virtqueue_adopt.0:256 \
+               --unwinding-assertions \
                --no-standard-checks --bounds-check --pointer-check \
                --pointer-overflow-check --signed-overflow-check \
                --undefined-shift-check --div-by-zero-check
