@@ -33,13 +33,16 @@
 static struct fake_log logger;
 static struct io_uring uring;
 static int events[2]; /* a socket in the place of event channels */
-static int other[2];  /* and one that is not in the sandbox */
+static int signals;   /* the other end of it */
+static int other[2];  /* a pipe that is not in the sandbox */
 
 static void
 setup(void)
 {
 	fake_log_init(&logger);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, events), 0);
+	signals = events[1];
+	ck_assert_int_eq(write(events[0], "x", 1), 1);
 	ck_assert_int_eq(pipe(other), 0);
 	ck_assert_int_eq(io_uring_queue_init(4, &uring, 0), 0);
 }
@@ -51,6 +54,7 @@ enter(const char *user)
 	    .user = user != NULL ? getpwnam(user) : NULL,
 	    .events = events[0],
 	    .uring = uring.ring_fd,
+	    .signals = signals,
 	};
 
 	if (!sandbox_enter(&logger.logger, &sandbox))
@@ -103,11 +107,16 @@ loop_can(int what)
 		       0;
 	case 13:
 		return usleep(1) == 0;
+	case 14: /* refused, again, by a pipe that is no file */
+		return lseek(other[0], 0, SEEK_END) < 0 &&
+		       fdatasync(other[0]) < 0;
+	case 15:
+		return read(signals, &c, 1) == 1;
 	}
 	return false;
 }
 
-#define LOOP_CAN 14
+#define LOOP_CAN 16
 
 /*
  * What it does not do.  None of it returns.
