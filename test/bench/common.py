@@ -22,6 +22,7 @@ ROWS = [
     ("4k randread QD4", "tmpfs", "-q 4", "randread 4k 4"),
     ("4k randread QD32", "tmpfs", "-q 32", "randread 4k 32"),
     ("4k randread QD128", "tmpfs", "-q 128", "randread 4k 128"),
+    ("4k randread QD256", "tmpfs", "-q 256", "randread 4k 256"),
     ("4k randwrite QD32", "tmpfs", "-r 0 -q 32", "randwrite 4k 32"),
     ("4k mixed 70/30 QD32", "tmpfs", "-r 70 -q 32", "randrw 4k 32"),
     ("128k read QD8", "tmpfs", "-s -b 131072 -q 8", "read 128k 8"),
@@ -32,6 +33,12 @@ ROWS = [
     ("128k read QD8 cold", "disk", "-s -b 131072 -q 8", "read 128k 8"),
     ("4k randwrite QD32 cold", "disk", "-r 0 -q 32", "randwrite 4k 32"),
     ("4k write+flush QD8 cold", "disk", "-r 0 -f -q 8", "flush 4k 8"),
+    # What may not cost more: the guest's memory, and the disk, of which a hole is
+    # read here and there.
+    ("QD32 in 64 MiB", "tmpfs", "-q 32 -m 64", None),
+    ("QD32 in 4 GiB", "tmpfs", "-q 32 -m 4096", None),
+    ("QD32 of 1 GiB, a hole", "hole", "-q 32 -u", None),
+    ("QD32 of 1 TiB, a hole", "hole", "-q 32 -u -d 1048576", None),
 ]
 
 
@@ -76,15 +83,17 @@ def storage_daemon(image):
     ]
 
 
-def drive(peer, image, arguments, before=(), within=()):
+def drive(peer, image, arguments, before=(), within=(), options=()):
     """One run of the guest driver on a disk: what it printed.  'before' goes in
-    front of the disk's command, 'within' in front of the driver's."""
+    front of the disk's command, 'within' in front of the driver's, 'options' are
+    vdisk's."""
     if peer == "vdisk":
-        driver, command = "drive-vdisk", [VDISK, "7", "0x2000000", IRQ, str(image)]
+        driver, command = "drive-vdisk", [VDISK, *options, "7", "0x2000000", IRQ, str(image)]
     else:
         driver, command = "drive-vhost", storage_daemon(image)
-    return run([*within, str(DRIVERS / driver), "-d", str(MIB), *arguments, *before,
-                *command])
+    if "-d" not in arguments:
+        arguments = ["-d", str(MIB), *arguments]
+    return run([*within, str(DRIVERS / driver), *arguments, *before, *command])
 
 
 def run(command):

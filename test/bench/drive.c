@@ -34,7 +34,7 @@
 static const char usage[] =
     "usage: drive [-r PERCENT] [-s] [-f] [-b BYTES] [-q DEPTH] [-t SECONDS]\n"
     "             [-n REQUESTS] [-w MICROSECONDS] [-m MIB] [-d MIB]\n"
-    "             [-g CPU] [-c CPU] [-y]\n"
+    "             [-g CPU] [-c CPU] [-uy]\n"
     "             COMMAND...\n\n"
     "  -r  requests that are reads (100), in percent\n"
     "  -s  sequential, not random\n"
@@ -47,7 +47,9 @@ static const char usage[] =
     "  -w  time that the guest thinks between interrupt and next requests\n"
     "  -m  the guest's memory (256)\n"
     "  -d  the disk's size as far as it is used (1024)\n"
-    "  -g  processor of the guest, -c of the disk\n"
+    "  -g  processor of the guest, where it and the disk come before all\n"
+    "      others; -c of the disk\n"
+    "  -u  what is read is not looked at\n"
     "  -y  count the disk's system calls, too, which slows it down\n";
 
 static struct {
@@ -354,7 +356,7 @@ parse(int argc, char **argv)
 	uint64_t size = RING_PAGE, disk = 1024 * MIB;
 	int c;
 
-	while ((c = getopt(argc, argv, "+r:sfb:q:t:n:w:m:d:g:c:y")) != -1) {
+	while ((c = getopt(argc, argv, "+r:sfb:q:t:n:w:m:d:g:c:uy")) != -1) {
 		switch (c) {
 		case 'r':
 			work.reads = atoi(optarg);
@@ -392,6 +394,9 @@ parse(int argc, char **argv)
 		case 'c':
 			work.disk_cpu = atoi(optarg);
 			break;
+		case 'u':
+			ring.unverified = true;
+			break;
 		case 'y':
 			work.count_calls = true;
 			break;
@@ -419,17 +424,15 @@ main(int argc, char **argv)
 
 	parse(argc, argv);
 	alarm(PATIENCE); /* the disk dies with us */
-	/*
-	 * Before everybody else on this machine, guest and disk alike, which
-	 * inherits it; only root may.
-	 */
-	sched_setscheduler(
-	    0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1});
 	CPU_ZERO(&set);
 	CPU_SET(work.guest_cpu, &set);
-	if (work.guest_cpu >= 0 &&
-	    sched_setaffinity(0, sizeof(set), &set) == -1)
-		err(1, "processor %d", work.guest_cpu);
+	if (work.guest_cpu >= 0) {
+		/* Before everybody else, which the disk inherits, as root. */
+		sched_setscheduler(
+		    0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1});
+		if (sched_setaffinity(0, sizeof(set), &set) == -1)
+			err(1, "processor %d", work.guest_cpu);
+	}
 	transport_start(&ring, work.ram, argv + optind, work.disk_cpu);
 	pid = transport_pid();
 	measure(stdout);

@@ -36,7 +36,7 @@ ring_init(struct ring *r, uint8_t *ram, uint64_t gpa, uint64_t size)
 {
 	uint32_t i, j, other;
 
-	memset(r, 0, sizeof(*r));
+	*r = (struct ring){.unverified = r->unverified};
 	r->ram = ram;
 	r->gpa = gpa;
 	r->desc = (void *)(ram + RING_DESC);
@@ -147,7 +147,8 @@ ring_take(struct ring *r)
 		errx(1, "request failed with status %u",
 		    request_at(r, head)[STATUS]);
 	for (i = 0; req->type == VIRTIO_BLK_T_IN && i < req->pages; i++)
-		if (!stamped(page_at(r, req->page[i]), req->block + i))
+		if (!r->unverified &&
+		    !stamped(page_at(r, req->page[i]), req->block + i))
 			errx(1, "page %llu of the disk has wrong data",
 			    (unsigned long long)(req->block + i));
 	r->free[r->nfree++] = head;

@@ -28,7 +28,7 @@ mkdir -p "$run/overlay/usr/sbin" "$run/overlay/usr/lib" "$run/overlay/scenario"
 cp -r "$here/dom0/." "$run/overlay/"
 cp -r "$here/scenario/." "$run/overlay/scenario/"
 cp "$here/scenario/$1.sh" "$run/overlay/scenario/main.sh"
-cp "$dir/vdisk" "$run/overlay/usr/sbin/"
+cp "$dir/vdisk" "$top/xen/vdisk-create" "$run/overlay/usr/sbin/"
 cp "$dir/attack.so" "$run/overlay/usr/lib/"
 {
 	# dom0 gives up first, so that the logs get out.

@@ -93,8 +93,9 @@ skeleton "$dir/dom0"
 # Where these are is compiled into the toolstack.
 add "$dir/dom0" "${xen_bin#"$tree"}" "$xen_bin/xl" "$xen_bin/xenstored" \
     "$xen_bin/xenconsoled" "$xen_bin/xenconsole" "$xen_bin/xen-init-dom0"
-add "$dir/dom0" /usr/bin "$tree/usr/bin/xenstore-read" \
-    "$tree/usr/bin/xenstore-write" "$tree/usr/bin/xenstore-ls"
+for command in list ls read rm watch write; do
+	add "$dir/dom0" /usr/bin "$tree/usr/bin/xenstore-$command"
+done
 root=$dir/dom0
 # vdisk's, and one that the C library loads when a thread is cancelled
 for library in libxendevicemodel.so.1 libxenforeignmemory.so.1 \
