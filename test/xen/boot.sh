@@ -30,7 +30,11 @@ cp -r "$here/scenario/." "$run/overlay/scenario/"
 cp "$here/scenario/$1.sh" "$run/overlay/scenario/main.sh"
 cp "$dir/vdisk" "$top/xen/vdisk-create" "$run/overlay/usr/sbin/"
 cp "$dir/attack.so" "$run/overlay/usr/lib/"
+# A scenario with a device tree of its own has a guest that Xen makes from it.
+toolstack=yes
+[ ! -e "$here/scenario/$1.dts" ] || toolstack=no
 {
+	echo "toolstack=$toolstack"
 	# dom0 gives up first, so that the logs get out.
 	echo "limit=$((limit > 120 ? limit - 60 : limit))"
 	echo "export arch=$arch checks='${CHECKS:-*}'"
@@ -43,17 +47,47 @@ cp "$dir/attack.so" "$run/overlay/usr/lib/"
 (cd "$run/overlay" && find . | sort | cpio --quiet -o -H newc -R 0:0) > "$run/overlay.cpio"
 cat "$dir/dom0.cpio" "$run/overlay.cpio" > "$run/initrd"
 
+# load_tree NAME: the device tree with what Xen needs for the scenario's guest,
+# $run/machine.dtb, and the files that it tells of
+load_tree() {
+	mkdir "$run/guest"
+	cp "$here/scenario/$1-init" "$run/guest/init"
+	(cd "$run/guest" && find . | cpio --quiet -o -H newc -R 0:0) |
+	    cat "$dir/guest.cpio" - > "$run/ramdisk"
+	dtc -q -O dtb -o "$run/guest.dtb" "$here/scenario/$1-guest.dts"
+	{
+		dtc -q -I dtb "$run/computer.dtb"
+		sed "s/IMAGE/$(stat -c %s "$dir/Image")/
+			s/DOM0/$(stat -c %s "$run/initrd")/
+			s/RAMDISK/$(stat -c %s "$run/ramdisk")/
+			s/TREE/$(stat -c %s "$run/guest.dtb")/" "$here/scenario/$1.dts"
+	} | dtc -q -O dtb -o "$run/machine.dtb"
+}
+
 # The computer, in which Xen finds dom0's kernel and initrd.
 xen_options='loglvl=all guest_loglvl=all dom0_mem=1024M'
 case $arch in
 arm64)
-	# Addresses: both files must miss QEMU's device tree and each other.
+	name=$1
 	set -- qemu-system-aarch64 -smp 2 -m 2048 -cpu cortex-a57 \
 	    -machine virt,virtualization=on,gic-version=3 \
-	    -global virtio-mmio.force-legacy=false -device virtio-serial-device \
-	    -append "console=dtuart sync_console bootscrub=0 dom0_max_vcpus=2 $xen_options" \
-	    -device "guest-loader,addr=0x49000000,kernel=$dir/Image,bootargs=console=hvc0 panic=-1" \
-	    -device "guest-loader,addr=0x50000000,initrd=$run/initrd"
+	    -global virtio-mmio.force-legacy=false -device virtio-serial-device
+	# Addresses: all files must miss QEMU's device tree and each other.
+	if [ "$toolstack" = yes ]; then
+		set -- "$@" \
+		    -device "guest-loader,addr=0x49000000,kernel=$dir/Image,bootargs=console=hvc0 panic=-1" \
+		    -device "guest-loader,addr=0x50000000,initrd=$run/initrd"
+	else
+		"$@" -nodefaults -display none -machine "dumpdtb=$run/computer.dtb" 2> "$run/qemu.log"
+		load_tree "$name"
+		set -- "$@" -dtb "$run/machine.dtb"
+		for file in "0x49000000,file=$dir/Image" "0x50000000,file=$run/initrd" \
+		    "0x58000000,file=$dir/Image" "0x5c000000,file=$run/ramdisk" \
+		    "0x5f000000,file=$run/guest.dtb"; do
+			set -- "$@" -device "loader,force-raw=on,addr=$file"
+		done
+	fi
+	set -- "$@" -append "console=dtuart sync_console bootscrub=0 dom0_max_vcpus=2 $xen_options"
 	;;
 amd64)
 	# AMD's virtualisation, emulated: without MWAIT, which Xen would idle
@@ -86,7 +120,7 @@ timeout --foreground -k 10 "$limit" "$@" -kernel "$dir/xen" \
 machine=$!
 trap 'kill "$machine"; wait "$machine"; exit 130' INT TERM HUP
 wait "$machine" || true
-rm -rf "$run/initrd" "$run/overlay.cpio"
+rm -rf "$run/initrd" "$run/overlay.cpio" "$run/ramdisk"
 
 mkdir "$run/log"
 tar -C "$run/log" -xmf "$run/logs.tar" || true

@@ -9,8 +9,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 host_packages='cpio debian-archive-keyring kmod make pkg-config xz-utils'
 case $arch in
 arm64)
-	host_packages="$host_packages bc bison flex gcc-aarch64-linux-gnu
-	    libc6-dev-arm64-cross patch python3 qemu-system-arm"
+	host_packages="$host_packages bc bison device-tree-compiler flex
+	    gcc-aarch64-linux-gnu libc6-dev-arm64-cross patch python3
+	    qemu-system-arm"
 	;;
 amd64)
 	host_packages="$host_packages acpica-tools gcc libc6-dev"

@@ -59,6 +59,17 @@ refuses() {
 	[ "$got" = "$status" ] && [ ! -s /run/out ] && [ "$(wc -l < /run/err)" = 1 ]
 }
 
+# conclude: say how many checks there were; its status is that of all of them
+conclude() {
+	local passed failed
+	clock
+	passed=$(grep -c '^ok' /log/results)
+	failed=$(grep -c '^FAILED' /log/results)
+	echo
+	echo "$passed passed, $failed failed; the machine was up for ${now%??} s"
+	[ "$failed" = 0 ] && [ "$passed" != 0 ]
+}
+
 # clear_away: whatever a file of checks has left
 clear_away() {
 	local file

@@ -9,9 +9,4 @@ for file in check/$checks.sh; do
 	clear_away
 done
 
-clock
-passed=$(grep -c '^ok' /log/results)
-failed=$(grep -c '^FAILED' /log/results)
-echo
-echo "$passed passed, $failed failed; the machine was up for ${now%??} s"
-[ "$failed" = 0 ] && [ "$passed" != 0 ]
+conclude
