@@ -14,7 +14,8 @@ check_blk         := blk disk test/fake_uring test/fake_log
 check_virtio_mmio := virtio_mmio virtqueue blk disk test/fake_guest test/fake_ioreq \
                      test/fake_driver test/fake_uring test/fake_log
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
-check_trace       := $(CHECK_SHIPPED) test/fake_xen test/trace test/fake_log
+check_trace       := $(CHECK_SHIPPED) test/fake_xen test/driver test/load \
+                     test/trace test/fake_log
 check_vdisk       := test/fake_xen test/driver
 check_kill        := test/fake_xen test/driver test/load
 check_sandbox     := sandbox test/fake_log
@@ -61,6 +62,13 @@ $(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.m
 $(BUILD)/test/lib/fake_host.so: test/fake_host.c test/fake_host.h
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) $(ALL_CFLAGS) -MF $(BUILD)/test/fake_host.d -fPIC -shared -o $@ $<
+
+# Beside vdisk, on real Xen or for check_trace.
+$(BUILD)/test/lib/record.so: test/record.c
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_CFLAGS) -MF $(BUILD)/test/record.d -fPIC -shared -o $@ $<
+
+$(BUILD)/test/check_trace: | $(PROGRAM) $(FAKE_XEN_LIBS) $(BUILD)/test/lib/record.so
 
 $(BUILD)/test/check_host: | $(PROGRAM) $(FAKE_XEN_LIBS) $(BUILD)/test/lib/fake_host.so
 

@@ -15,8 +15,9 @@
  *                 That it was not taken shows in unmapped buffers, if anywhere.
  *   its result    kept at each of these moments, since the next thing vdisk
  *                 does is to show the driver what it has found complete.
- *   completions   when vdisk raises the interrupt or goes to sleep: the used
- *                 ring is vdisk's and does not change until the next turn.
+ *   completions   when vdisk raises the interrupt or, if it does not, at the
+ *                 next of these moments or when it goes to sleep: the used ring
+ *                 is vdisk's and does not change before it looks again.
  *   used_event    the one thing that is the guest's to change while vdisk looks
  *                 at it.  It is read before and after, and the one is recorded
  *                 that explains what vdisk did.
@@ -92,6 +93,7 @@ static char *window;	  /* vdisk's: guest memory by guest address */
 static uint64_t *present; /* a bit per page of it: 1 is mapped */
 
 static uint32_t status, features_sel, features, queue_sel;
+static uint32_t page_size, align; /* of version 1 */
 static struct queue queue;
 static struct chain *chains[HEADS];
 
@@ -553,6 +555,18 @@ start_queue(bool ready)
 }
 
 /*
+ * The rings of version 1 are one after the other (2.7.2, 4.2.4).
+ */
+static void
+place_queue(uint64_t pfn)
+{
+	queue.desc = pfn * page_size;
+	queue.driver = queue.desc + 16 * queue.num;
+	queue.device =
+	    (queue.driver + 6 + 2 * queue.num + align - 1) & -(uint64_t)align;
+}
+
+/*
  * Take note of a write to a register.
  */
 static void
@@ -574,6 +588,9 @@ learn(uint32_t offset, uint32_t data)
 	case VIRTIO_MMIO_QUEUE_SEL:
 		queue_sel = data;
 		break;
+	case VIRTIO_MMIO_GUEST_PAGE_SIZE:
+		page_size = data;
+		break;
 	}
 	if (queue_sel != 0)
 		return;
@@ -583,6 +600,13 @@ learn(uint32_t offset, uint32_t data)
 		break;
 	case VIRTIO_MMIO_QUEUE_READY:
 		start_queue(data & 1);
+		break;
+	case VIRTIO_MMIO_QUEUE_ALIGN:
+		align = data;
+		break;
+	case VIRTIO_MMIO_QUEUE_PFN:
+		place_queue(data);
+		start_queue(data != 0);
 		break;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
 	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
@@ -652,6 +676,7 @@ record_interrupt(unsigned level)
 		if (!record_published(true))
 			say("I\n");
 	} else if (up) {
+		record_published(false);
 		say("L\n");
 	}
 	up = level != 0;
@@ -737,8 +762,10 @@ xenevtchn_notify(xenevtchn_handle *xce, evtchn_port_t local)
 	unsigned i;
 
 	for (i = 0; i < SLOTS; i++)
-		if (port[i] == (int)local && open_trace())
+		if (port[i] == (int)local && open_trace()) {
+			record_published(false);
 			record_access(i);
+		}
 	return REAL(xenevtchn_notify)(xce, local);
 }
 
@@ -748,6 +775,7 @@ __io_uring_get_cqe(struct io_uring *ring, struct io_uring_cqe **cqe,
     unsigned submit, unsigned wait, sigset_t *sigmask)
 {
 	if (opened && out != NULL) {
+		record_published(false);
 		record_deferred();
 		record_available();
 		record_kicks();

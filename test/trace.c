@@ -20,6 +20,7 @@
 #define DATA_MAX    (8 << 20) /* of one chain */
 #define SECTORS_MAX (1 << 21)
 #define RING_MAX    (TRACE_HEADS * 16)
+#define RINGS_MAX   (4 * RING_MAX) /* all three, and what is between */
 
 struct trace_block {
 	struct trace_block *next;
@@ -34,6 +35,7 @@ struct parser {
 	size_t room; /* for events */
 	bool ended;
 	size_t life;		   /* first event since the reset */
+	uint64_t page_size;	   /* of version 1 */
 	bool returning;		   /* a return is not published yet */
 	size_t chain[TRACE_HEADS]; /* event of the chain in flight + 1 */
 	struct trace_desc desc[DESCS_MAX];    /* of the chain being parsed */
@@ -500,6 +502,12 @@ parse_access(struct parser *ps, enum trace_kind kind, bool deferred)
 		e->value = place(e->value);
 		use_memory(ps, e->value + RING_MAX);
 	}
+	if (kind == TRACE_READ && offset == VIRTIO_MMIO_VERSION)
+		ps->t->legacy = e->value == 1;
+	if (kind == TRACE_WRITE && offset == VIRTIO_MMIO_GUEST_PAGE_SIZE)
+		ps->page_size = (uint32_t)e->value;
+	if (kind == TRACE_WRITE && offset == VIRTIO_MMIO_QUEUE_PFN)
+		use_memory(ps, (uint32_t)e->value * ps->page_size + RINGS_MAX);
 	wait = &ps->wait[vcpu];
 	e->waited = wait->line != 0;
 	if (e->waited &&
@@ -508,7 +516,9 @@ parse_access(struct parser *ps, enum trace_kind kind, bool deferred)
 		return wrong(ps, "vCPU %x waits for another access", e->vcpu);
 	*wait = deferred ? *e : (struct trace_event){.line = 0};
 	if (kind == TRACE_WRITE && !deferred && e->value == 0 &&
-	    (offset == VIRTIO_MMIO_STATUS || offset == VIRTIO_MMIO_QUEUE_READY))
+	    (offset == VIRTIO_MMIO_STATUS ||
+		offset == VIRTIO_MMIO_QUEUE_READY ||
+		offset == VIRTIO_MMIO_QUEUE_PFN))
 		return end(ps) && end_life(ps);
 	return end(ps);
 }

@@ -86,6 +86,7 @@ struct trace_event {
 struct trace {
 	uint64_t sectors;
 	bool read_only;
+	bool legacy;	 /* the device is of version 1 */
 	char serial[21]; /* as the guest was told */
 	unsigned vcpus;
 	uint64_t memory;   /* bytes of guest memory in use */
