@@ -83,6 +83,7 @@ struct vdisk {
 	struct blk *blk;
 	struct virtio_mmio *dev;
 	int signals; /* signalfd; -1: we are to end */
+	bool event;  /* there is one to be taken off ioreq_fd() */
 	enum virtio_mmio_next next;
 	uint64_t map_limit;   /* bytes of guest memory */
 	uint64_t poll;	      /* to look for what is next, at most */
@@ -472,14 +473,17 @@ take_news(struct vdisk *v, int timeout)
 	    {.fd = blk_fd(v->blk), .events = POLLIN},
 	    {.fd = v->signals, .events = POLLIN},
 	};
-	int n = poll(fd, 3, timeout);
+	int n;
 
+	/* A vCPU that caused an event was looked for before this. */
+	if (v->event && ioreq_wake(v->io) < 0)
+		return EXIT_REFUSED;
+	n = poll(fd, 3, timeout);
+	v->event = n > 0 && fd[0].revents != 0;
 	if (n == 0 && timeout == SILENCE && !ioreq_alive(v->io)) {
 		xtl_log(v->log, XTL_NOTICE, -1, "vdisk", "the guest is gone");
 		return 0;
 	}
-	if (n > 0 && fd[0].revents != 0 && ioreq_wake(v->io) < 0)
-		return EXIT_REFUSED;
 	if (n > 0 && fd[2].revents != 0)
 		take_signal(v);
 	v->now = v->listened = now();
