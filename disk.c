@@ -18,8 +18,8 @@
 
 #include "disk.h"
 
-/* How long a predecessor may take to die, in milliseconds. */
-#define PATIENCE 2000
+/* How long a predecessor may take to die, in hundredths of a second. */
+#define PATIENCE 200
 
 /*
  * QEMU locks single bytes of an image.  One tells that somebody writes, the
@@ -152,7 +152,7 @@ open_file(struct disk *disk, unsigned how)
 		if (disk->fd >= 0 && (!alone || lock(disk->fd, read_only) == 0))
 			return true;
 	} while ((errno == EAGAIN || errno == EBUSY) && tries++ < PATIENCE &&
-		 usleep(1000) == 0);
+		 usleep(10000) == 0);
 	if (errno == EAGAIN || errno == EBUSY)
 		return unfit(
 		    disk, "is in use by another vdisk or another program");

@@ -413,6 +413,13 @@ START_TEST(the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes)
 	    request(VIRTIO_BLK_T_IN, (UINT64_C(5) << 31) - 1, 0, SECTOR),
 	    VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(written, SECTOR + 1);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, (UINT64_C(5) << 31) - 3, SECTOR, 0),
+	    VIRTIO_BLK_S_OK);
+	expect_on_disk((UINT64_C(5) << 40) - 3 * SECTOR, out, SECTOR);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, UINT64_C(5) << 31, SECTOR, 0),
+	    VIRTIO_BLK_S_IOERR);
 }
 END_TEST
 
@@ -1719,6 +1726,7 @@ suite(void)
 	tcase_add_test(tc, a_limit_on_file_sizes_is_an_error_not_the_end);
 
 	add_case(s, tc = tcase_create("locks"), setup);
+	tcase_set_timeout(tc, 60); /* 2 seconds and what a busy host adds */
 	tcase_add_loop_test(
 	    tc, a_disk_has_one_writer_or_any_number_of_readers, 0, N(pairs));
 	tcase_add_loop_test(tc, a_disk_that_qemu_writes_is_refused, 0, 2);

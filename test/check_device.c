@@ -411,6 +411,29 @@ START_TEST(a_request_larger_than_the_queue_waits_for_nobody)
 }
 END_TEST
 
+START_TEST(a_request_may_have_as_many_segments_as_are_offered)
+{
+	uint64_t out, in;
+	int head;
+
+	drv.indirect = true;
+	driver_start(
+	    &drv, kinds[_i] | INDIRECT | FEATURE(VIRTIO_BLK_F_SEG_MAX), 256);
+	drv.piece = 16 << 10;
+	out = pattern(254 * drv.piece, 5);
+	in = driver_alloc(&drv, 254 * drv.piece, 1);
+	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 0, out, 254 * drv.piece);
+	ck_assert_int_ge(head, 0);
+	driver_kick(&drv);
+	driver_drain(&drv);
+	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_OK);
+	ck_assert(in_file(0, out, 254 * drv.piece));
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_IN, 0, in, 254 * drv.piece), 0);
+	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), 254 * drv.piece);
+}
+END_TEST
+
 START_TEST(the_second_bank_takes_rings_and_data)
 {
 	uint64_t out, in;
@@ -829,6 +852,7 @@ main(void)
 	KIND(header_and_data_and_status_may_share_buffers);
 	KIND(many_requests_all_come_back_right);
 	KIND(a_request_larger_than_the_queue_waits_for_nobody);
+	KIND(a_request_may_have_as_many_segments_as_are_offered);
 	KIND(the_second_bank_takes_rings_and_data);
 	KIND(four_vcpus_may_touch_the_device_at_once);
 	KIND(a_batch_costs_one_interrupt);

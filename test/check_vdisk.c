@@ -732,6 +732,19 @@ START_TEST(the_disk_keeps_what_the_guest_writes)
 }
 END_TEST
 
+START_TEST(a_guest_may_have_128_vcpus)
+{
+	fake_xen_start(DOMID, 128, RAM, 0);
+	serve(0);
+	guest();
+	drv.vcpu = 127;
+	exercise(1);
+	ck_assert_uint_eq(fake_xen_server_bound(0), 128);
+	assert_one_line(errors());
+	assert_mentions(errors(), "so many vCPUs");
+}
+END_TEST
+
 START_TEST(pages_given_back_are_unmapped)
 {
 	uint64_t gpa;
@@ -1102,19 +1115,19 @@ START_TEST(a_reset_is_answered_as_soon_as_nothing_is_in_flight)
 END_TEST
 
 /*
- * A loop device on the disk, or NULL.  It goes with its last user, of which
+ * A loop device on the disk with blocks of 'block' bytes, or NULL.  It goes with its last user, of which
  * this process is one, whatever happens to the test.
  */
 static const char *
-loop_device(void)
+loop_device(unsigned block)
 {
 	static char name[64];
 	char command[128];
 	FILE *losetup;
 	int users;
 
-	snprintf(
-	    command, sizeof(command), "losetup --show -f %s 2>/dev/null", disk);
+	snprintf(command, sizeof(command),
+	    "losetup -b %u --show -f %s 2>/dev/null", block, disk);
 	losetup = popen(command, "r");
 	if (losetup == NULL || fgets(name, sizeof(name), losetup) == NULL)
 		name[0] = '\0';
@@ -1130,7 +1143,7 @@ loop_device(void)
 
 START_TEST(a_block_device_is_a_disk)
 {
-	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(), NULL};
+	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(512), NULL};
 	uint64_t gpa;
 
 	if (args[3] == NULL) {
@@ -1152,9 +1165,52 @@ START_TEST(a_block_device_is_a_disk)
 }
 END_TEST
 
+START_TEST(a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(4096), NULL};
+	struct virtio_blk_discard_write_zeroes *range;
+	struct stat before, after;
+	uint64_t gpa, zeros;
+
+	if (args[3] == NULL) {
+		fprintf(stderr,
+		    "skipped: a_device_with_blocks_of_4096_bytes_says_so_and_"
+		    "gives_them_back: no loop device to be had\n");
+		return;
+	}
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	drv.indirect = true;
+	driver_start(&drv, MODERN | FEATURE(VIRTIO_BLK_F_DISCARD), 64);
+	ck_assert_uint_eq(driver_get(&drv,
+			      VIRTIO_MMIO_CONFIG +
+				  offsetof(struct virtio_blk_config, blk_size),
+			      4),
+	    4096);
+	gpa = pattern(MIB, 1);
+	zeros = driver_alloc(&drv, MIB, 1);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, MIB), 0);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), 0);
+	ck_assert(in_file(8, gpa, MIB));
+	if (!(drv.features & FEATURE(VIRTIO_BLK_F_DISCARD)))
+		return; /* the file system of /tmp cannot do it */
+	ck_assert_int_eq(fstat(file, &before), 0);
+	gpa = driver_alloc(&drv, sizeof(*range), 16);
+	range = fake_xen_ram(gpa);
+	*range = (struct virtio_blk_discard_write_zeroes){
+	    .sector = 8, .num_sectors = MIB / SECTOR};
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_DISCARD, 0, gpa, sizeof(*range)), 0);
+	ck_assert(in_file(8, zeros, MIB));
+	ck_assert_int_eq(fstat(file, &after), 0);
+	ck_assert_int_le(
+	    after.st_blocks, before.st_blocks - (blkcnt_t)(MIB / 512));
+}
+END_TEST
+
 START_TEST(a_block_device_in_use_is_refused_to_writers)
 {
-	const char *args[] = {"-r", "7", BASE_ARG, IRQ, loop_device(), NULL};
+	const char *args[] = {"-r", "7", BASE_ARG, IRQ, loop_device(512), NULL};
 
 	if (args[4] == NULL) {
 		fprintf(stderr,
@@ -1174,7 +1230,7 @@ END_TEST
 
 START_TEST(a_block_device_is_not_for_others_meanwhile)
 {
-	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(), NULL};
+	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(512), NULL};
 
 	if (args[3] == NULL) {
 		fprintf(stderr,
@@ -1227,6 +1283,7 @@ main(void)
 	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
 	tcase_add_test(tc, asked_for_it_it_says_what_it_has_done);
 	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);
+	tcase_add_test(tc, a_guest_may_have_128_vcpus);
 	tcase_add_test(tc, pages_given_back_are_unmapped);
 	tcase_add_test(
 	    tc, who_gives_up_memory_page_by_page_is_not_kept_waiting);
@@ -1251,6 +1308,8 @@ main(void)
 	tcase_add_loop_test(tc, missing_streams_do_no_harm_to_the_disk, 0, 3);
 	tcase_add_test(tc, a_reset_is_answered_as_soon_as_nothing_is_in_flight);
 	tcase_add_test(tc, a_block_device_is_a_disk);
+	tcase_add_test(
+	    tc, a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back);
 	tcase_add_test(tc, a_block_device_in_use_is_refused_to_writers);
 	tcase_add_test(tc, a_block_device_is_not_for_others_meanwhile);
 	suite_add_tcase(suite, tc);
