@@ -85,7 +85,7 @@ check-run: $(CHECKS)
 	@test/musts.sh
 	@failed=; for t in $(CHECKS); do \
 	    VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/lib) \
-	        $$t || failed="$$failed $${t##*/}"; \
+	        CK_DEFAULT_TIMEOUT=60 $$t || failed="$$failed $${t##*/}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 check-kill: $(BUILD)/test/check_kill
