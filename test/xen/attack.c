@@ -32,8 +32,12 @@
 /* Higher than any descriptor of vdisk's. */
 #define DESCRIPTORS 32
 
-/* A page that every guest has, on Arm. */
+/* A page that every guest has. */
+#ifdef __aarch64__
 #define RAM_GFN 0x40000
+#else
+#define RAM_GFN 0x100
+#endif
 
 /* The function that is being stood in front of. */
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))

@@ -40,6 +40,7 @@ check 'and another one' create other || return
 attack() {
 	local how=$1 status=0
 	shift
+	# shellcheck disable=SC2046	# two arguments
 	ATTACK=$how OTHER=$(cat /run/other.domid) LD_PRELOAD=/usr/lib/attack.so \
 	    timeout 20 vdisk "$(cat /run/victim.domid)" $(place 0) /tmp/disk "$@" \
 	    < /dev/null > /dev/null 2> /run/attack.err || status=$?
