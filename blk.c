@@ -335,9 +335,9 @@ prepare_zeros(struct io_uring_sqe *sqe, struct blk_req *req)
 	uint64_t left = req->left;
 
 	/* The memory for the request's own buffers is free by now. */
-	for (req->segments = 0; req->segments < BLK_IOVECS && left > 0;
-	     req->segments++) {
-		struct iovec *iov = &req->iov[req->segments];
+	req->segments = 0;
+	while (req->segments < BLK_IOVECS && left > 0) {
+		struct iovec *iov = &req->iov[req->segments++];
 
 		iov->iov_base = (void *)zeros;
 		iov->iov_len = MIN(left, sizeof(zeros));
