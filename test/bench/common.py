@@ -88,7 +88,9 @@ def drive(peer, image, arguments, before=(), within=(), options=()):
     front of the disk's command, 'within' in front of the driver's, 'options' are
     vdisk's."""
     if peer == "vdisk":
-        driver, command = "drive-vdisk", [VDISK, *options, "7", "0x2000000", IRQ, str(image)]
+        # The kernel takes its time to release the lock after the end.
+        driver, command = "drive-vdisk", [VDISK, "--no-lock", *options,
+                                          "7", "0x2000000", IRQ, str(image)]
     else:
         driver, command = "drive-vhost", storage_daemon(image)
     if "-d" not in arguments:
