@@ -64,4 +64,4 @@ stage() {
 cd "$here"
 stage packages machine/packages.list
 stage xen machine/xen.config
-stage images machine/guest-init verify.c "$top/xen/vdisk.asl"
+stage images machine/guest-init verify.c rate.c "$top/xen/vdisk.asl"

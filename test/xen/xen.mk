@@ -13,10 +13,14 @@ check-xen: xen-vdisk
 	$(if $(filter dom0less,$(ONLY)),,CHECKS='$(ONLY)' test/xen/boot.sh check)
 	$(if $(filter-out dom0less,$(ONLY)),,test/xen/boot.sh dom0less)
 
+# vdisk beside Xen's own backend
+bench-xen: xen-vdisk
+	test/xen/boot.sh bench
+
 demo: xen-vdisk
 	test/xen/demo.sh
 
 shell: xen-vdisk
 	test/xen/boot.sh shell
 
-.PHONY: xen-machine xen-vdisk check-xen demo shell
+.PHONY: xen-machine xen-vdisk check-xen bench-xen demo shell

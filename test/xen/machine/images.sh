@@ -80,9 +80,12 @@ pack() {
 ln -sfn usr/lib "$tree/lib"
 depmod -b "$tree" "$kernel_version"
 cp "$tree/boot/vmlinuz-$kernel_version" "$dir/Image"
-"${cross}gcc" -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/verify" "$here/verify.c"
+for program in verify rate; do
+	"${cross}gcc" -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/$program" "$here/$program.c"
+done
 
 skeleton "$dir/guest"
+add "$dir/guest" /usr/bin "$dir/rate"
 add "$dir/guest" /usr/sbin "$tree/usr/sbin/mkfs.ext4" "$tree/usr/sbin/e2fsck"
 add_modules "$dir/guest" virtio_mmio virtio_blk xen-blkfront ext4 crc32c
 cp "$here/machine/guest-init" "$dir/guest/init"
