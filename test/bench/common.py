@@ -28,6 +28,9 @@ ROWS = [
     ("128k read QD8", "tmpfs", "-s -b 131072 -q 8", "read 128k 8"),
     ("128k write QD8", "tmpfs", "-s -r 0 -b 131072 -q 8", "write 128k 8"),
     ("4k write+flush QD8", "tmpfs", "-r 0 -f -q 8", "flush 4k 8"),
+    ("4k randread QD1 cached", "disk", "-q 1", "randread 4k 1"),
+    ("4k randread QD32 cached", "disk", "-q 32", "randread 4k 32"),
+    ("4k randwrite QD32 cached", "disk", "-r 0 -q 32", "randwrite 4k 32"),
     ("4k randread QD1 cold", "disk", "-q 1", "randread 4k 1"),
     ("4k randread QD32 cold", "disk", "-q 32", "randread 4k 32"),
     ("128k read QD8 cold", "disk", "-s -b 131072 -q 8", "read 128k 8"),
@@ -62,6 +65,13 @@ def make_image(path):
         f.flush()
         os.fsync(f.fileno())
     part.rename(path)
+
+
+def warm(path):
+    """Have the image in the page cache."""
+    with open(path, "rb", buffering=0) as f:
+        while f.read(1 << 20):
+            pass
 
 
 def chill(path):
