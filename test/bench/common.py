@@ -39,7 +39,7 @@ ROWS = [
     # What may not cost more: the guest's memory, and the disk, of which a hole is
     # read here and there.
     ("QD32 in 64 MiB", "tmpfs", "-q 32 -m 64", None),
-    ("QD32 in 4 GiB", "tmpfs", "-q 32 -m 4096", None),
+    ("QD32 in 1 GiB", "tmpfs", "-q 32 -m 1024", None),
     ("QD32 of 1 GiB, a hole", "hole", "-q 32 -u", None),
     ("QD32 of 1 TiB, a hole", "hole", "-q 32 -u -d 1048576", None),
 ]
