@@ -55,11 +55,14 @@ static const struct {
 	const char *name;
 	unsigned reads, writes, flushes, ids; /* at least */
 	unsigned starts; /* how often a driver took the device */
-	bool read_only;
+	bool read_only, legacy;
 } traces[] = {
-    {"files", 50, 50, 1, 1, 1, false},
-    {"unbind", 20, 20, 1, 0, 2, false},
-    {"read-only", 10, 0, 0, 0, 1, true},
+    {"files", 50, 50, 1, 1, 1, false, false},
+    {"unbind", 20, 20, 1, 0, 2, false, false},
+    {"read-only", 10, 0, 0, 0, 1, true, false},
+    {"legacy", 20, 20, 1, 0, 2, false, true},
+    {"level", 20, 20, 1, 0, 1, false, false},
+    {"edge", 20, 20, 1, 0, 1, false, false},
 };
 
 #define TRACES (int)(sizeof(traces) / sizeof(traces[0]))
@@ -783,6 +786,7 @@ START_TEST(the_traces_contain_what_they_were_recorded_for)
 	ck_assert_uint_ge(starts, traces[_i].starts);
 	ck_assert_uint_ge(resets + 1, traces[_i].starts);
 	ck_assert_uint_eq(t.read_only, traces[_i].read_only);
+	ck_assert_uint_eq(t.legacy, traces[_i].legacy);
 	trace_free(&t);
 }
 END_TEST

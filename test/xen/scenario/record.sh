@@ -45,8 +45,9 @@ record_arm64() {
 	stop writer 1
 
 	echo 'legacy: the same driver, as it is for a device of version 1'
-	do_in writer 'mkfs.ext4 -q -b 1024 /dev/vdc && mount /dev/vdc /mnt && cp /usr/sbin/e2fsck /init /mnt && sha256sum /mnt/* > /tmp/sum; umount /mnt; mount /dev/vdc /mnt && sha256sum -c /tmp/sum; umount /mnt'
-	do_in writer 'virtio=$(basename $(readlink /sys/block/vdc/device)); for to in unbind bind; do echo $virtio > /sys/bus/virtio/drivers/virtio_blk/$to; done; verify -t 2 -s 1 /dev/vdc && echo $virtio > /sys/bus/virtio/drivers/virtio_blk/unbind'
+	do_in writer 'mkfs.ext4 -q -b 1024 /dev/vdc && mount /dev/vdc /mnt && cp /usr/sbin/e2fsck /init /mnt && sha256sum /mnt/e2fsck /mnt/init > /tmp/sum; umount /mnt; mount /dev/vdc /mnt && sha256sum -c /tmp/sum; umount /mnt'
+	do_in writer 'virtio=$(basename $(readlink /sys/block/vdc/device)); echo $virtio > /tmp/virtio; verify -t 2 -s 1 /dev/vdc && echo $virtio > /sys/bus/virtio/drivers/virtio_blk/unbind'
+	do_in writer 'virtio=$(cat /tmp/virtio); echo $virtio > /sys/bus/virtio/drivers/virtio_blk/bind; dd if=/dev/$(ls /sys/bus/virtio/devices/$virtio/block) of=/dev/null bs=64k count=4 2>/dev/null && echo $virtio > /sys/bus/virtio/drivers/virtio_blk/unbind'
 	stop writer 2
 	destroy writer
 

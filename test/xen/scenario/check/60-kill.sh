@@ -3,12 +3,6 @@
 # vdisk is killed under a guest's hands and started again, and that is all there
 # is to it.  The guest writes and verifies all the time, and is never rebooted.
 
-# An x86 machine is too slow for more.
-case $arch in
-arm64) kills=50 more_kills=60 ;;
-amd64) kills=5 more_kills=6 ;;
-esac
-
 # another NAME N PATH: start the disk's vdisk again as soon as the last is gone
 another() {
 	until [ -s "/run/$1-$2.status" ]; do :; done
@@ -92,7 +86,7 @@ refused() {
 	    grep -q 'another vdisk' /run/refused
 }
 
-title "Two vCPUs and a file system, and vdisk is killed $kills times"
+title 'Two vCPUs and a file system, and vdisk is killed 50 times'
 
 image /tmp/0 64
 memory=256 configure lives 2 1
@@ -104,7 +98,7 @@ check 'a file system is made and mounted' \
 load lives /mnt/load
 pulse lives
 check 'the load is at it' at_work lives || return
-check 'each time, another continues' kill_again lives "$kills" 1 || return
+check 'each time, another continues' kill_again lives 50 1 || return
 figures
 check 'the guest works on' at_work lives
 check 'a vdisk too many gives up with status 1 and one line' refused lives 0
@@ -115,7 +109,7 @@ check 'another continues' another lives 0 /tmp/0
 check 'the guest works on' at_work lives
 patience=120
 check 'every byte was right all the time' ends_well lives load
-check 'the guest stood still for moments only' standstills lives "$kills"
+check 'the guest stood still for moments only' standstills lives 50
 figures
 check 'the file system can be unmounted' do_in lives 'umount /mnt'
 check 'it is clean' do_in lives 'e2fsck -fn /dev/vda'
@@ -126,7 +120,7 @@ check 'vdisk exits with status 0 within 2 s' vdisk_ended lives 0 0 2
 check 'no zombie is left' within 5 only_dom0
 rm -f /tmp/0
 
-title "Four vCPUs and two disks, whose vdisks are killed $more_kills times"
+title 'Four vCPUs and two disks, whose vdisks are killed 60 times'
 
 image /tmp/0 64
 image /tmp/1 16
@@ -141,7 +135,7 @@ load four /mnt/load
 load four /dev/vdb
 pulse four
 check 'the load is at it' at_work four || return
-check 'each time, another continues' kill_again four "$more_kills" 2 || return
+check 'each time, another continues' kill_again four 60 2 || return
 figures
 check 'the guest works on' at_work four
 for disk in 0 1; do
@@ -153,7 +147,7 @@ done
 check 'the guest works on' at_work four
 check 'every byte of the file system was right all the time' ends_well four load
 check 'and every byte of the second disk' ends_well four vdb
-check 'the guest stood still for moments only' standstills four "$more_kills"
+check 'the guest stood still for moments only' standstills four 60
 figures
 check 'the file system can be unmounted' do_in four 'umount /mnt'
 check 'it is clean' do_in four 'e2fsck -fn /dev/vda'
