@@ -9,9 +9,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 host_packages='cpio debian-archive-keyring kmod make pkg-config xz-utils'
 case $arch in
 arm64)
-	host_packages="$host_packages bc bison device-tree-compiler flex
-	    gcc-aarch64-linux-gnu libc6-dev-arm64-cross patch python3
-	    qemu-system-arm"
+	host_packages="$host_packages acpica-tools bc bison device-tree-compiler
+	    flex gcc gcc-aarch64-linux-gnu libc6-dev libc6-dev-arm64-cross
+	    patch perl python3 qemu-system-arm"
 	;;
 amd64)
 	host_packages="$host_packages acpica-tools gcc libc6-dev"
@@ -64,4 +64,5 @@ stage() {
 cd "$here"
 stage packages machine/packages.list
 stage xen machine/xen.config
+[ "$arch" != arm64 ] || stage libxl "$top/xen/libxl-vdisk.patch"
 stage images machine/guest-init verify.c rate.c "$top/xen/vdisk.asl"

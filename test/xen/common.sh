@@ -25,4 +25,17 @@ case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 tree=$dir/tree				# its packages, unpacked
 lib=$tree/usr/lib/$triplet
 cross=$triplet-
+
+# unpack_xen DIRECTORY: Debian's source of Xen, and go there
+unpack_xen() {
+	rm -rf "$1"
+	mkdir -p "$1"
+	cd "$1"
+	tar -xJf "$dir"/source/*.orig.tar.xz --strip-components=1
+	tar -xJf "$dir"/source/*.debian.tar.xz
+	sed 's/#.*//' debian/patches/series | while read -r patch; do
+		[ -z "$patch" ] || patch -p1 -s < "debian/patches/$patch"
+	done
+}
+
 PATH=$PATH:/usr/sbin:/sbin		# depmod and modprobe, for others than root

@@ -119,6 +119,13 @@ if [ "$arch" = amd64 ]; then
 	cp -r "$tree/usr/share/qemu/keymaps" "$dir/dom0/usr/share/qemu/"
 	iasl -p "$dir/dom0/guest/vdisk" "$top/xen/vdisk.asl"
 fi
+if [ "$arch" = arm64 ]; then
+	# The libxl with vdisk, for those who ask for it
+	mkdir -p "$dir/dom0/usr/lib/patched"
+	for library in libxenlight libxlutil; do
+		cp "$dir/$library.so" "$dir/dom0/usr/lib/patched/$(basename "$lib/$library".so.*.*.* .0)"
+	done
+fi
 ln -s ../run "$dir/dom0/var/run"
 ln -s ../run/lock "$dir/dom0/var/lock"
 cp "$dir/Image" "$dir/guest.cpio" "$dir/dom0/guest/"

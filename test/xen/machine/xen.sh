@@ -10,15 +10,8 @@ if [ "$arch" = amd64 ]; then
 	gunzip -c "$tree"/boot/xen-*-amd64.gz > "$dir/xen"
 	exit
 fi
-source=$dir/source/xen
-rm -rf "$source"
-mkdir -p "$source"
-cd "$source"
-tar -xJf "$dir"/source/*.orig.tar.xz --strip-components=1
-tar -xJf "$dir"/source/*.debian.tar.xz
-sed 's/#.*//' debian/patches/series | while read -r patch; do
-	[ -z "$patch" ] || patch -p1 -s < "debian/patches/$patch"
-done
+
+unpack_xen "$dir/source/xen"
 
 cp "$here/machine/xen.config" xen/arch/arm/configs/vdisk_defconfig
 # The make that started us may have flags and variables of its own.
