@@ -28,6 +28,23 @@ check 'IRQ 5 is a level' has_had_some four 5 fasteoi
 check 'IRQ 7 is an edge' has_had_some four 7 edge
 check 'IRQ 10 is a level' has_had_some four 10 fasteoi
 check 'IRQ 11 is a level' has_had_some four 11 fasteoi
+
+# goes_on NAME N: whether a vdisk that is killed is followed by one that continues
+goes_on() {
+	vdisk_signal "$1" "$2" KILL
+	vdisk_ended "$1" "$2" 137 5 && vdisk_start "$1" "$2" "/tmp/$2" &&
+	    grep 'continuing where another vdisk ended' "/log/$1-vdisk$2.err"
+}
+
+do_in four 'for d in a b; do verify -t 2 -s 20 /dev/vd$d > /tmp/$d 2>&1 & done'
+for disk in 0 1 0 1 0 1; do
+	sleep 2
+	check "killed under load, the vdisk of disk $disk is followed by another" \
+	    goes_on four "$disk"
+done
+patience=120 check 'every byte was right all the time' do_in four 'wait;
+	cat /tmp/a /tmp/b; [ $(cat /tmp/a /tmp/b | grep -c right) = 2 ]'
+figures
 check 'the guest had nothing to complain about' without_trouble four
 check 'the guest is destroyed' destroy four
 for disk in 0 1 2 3; do
