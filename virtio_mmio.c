@@ -624,19 +624,18 @@ unfit(const struct virtio_mmio *dev)
 {
 	const struct virtio_blk_config *config = blk_config(dev->blk);
 	const struct device_state *s = dev->s;
+	uint64_t changed = s->device_features ^ all_features(dev);
 
 	if ((s->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0 ||
 	    (s->driver_features & ~s->device_features &
 		-(uint64_t)settled(dev)) != 0 ||
 	    s->queue.ready > 1 || s->write_through > 1)
 		return "its state makes no sense";
-	if (((s->device_features ^ all_features(dev)) &
-		FEATURE(VIRTIO_F_VERSION_1)) != 0)
+	if ((changed & FEATURE(VIRTIO_F_VERSION_1)) != 0)
 		return "it was --legacy and is not, or the other way round";
-	if (((s->device_features ^ all_features(dev)) &
-		FEATURE(VIRTIO_BLK_F_RO)) != 0)
+	if ((changed & FEATURE(VIRTIO_BLK_F_RO)) != 0)
 		return "it was read-only and is not, or the other way round";
-	if ((s->device_features & ~all_features(dev)) != 0)
+	if ((s->device_features & changed) != 0)
 		return "it had features that are not offered any more";
 	if (s->blk_size != le32toh(config->blk_size))
 		return "its block size was another";
