@@ -43,7 +43,7 @@ $(BUILD)/test/%.o: CPPFLAGS += $(shell $(PKG_CONFIG) --cflags check)
 
 .SECONDEXPANSION:
 $(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
-    $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(check_$$*)))
+    $(BUILD)/test/cases.o $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(check_$$*)))
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(check_$*_LDFLAGS) -o $@ $^ \
 	    $(shell $(PKG_CONFIG) --libs $(or $(check_$*_LIBS),$(CHECK_LIBS)))
 
@@ -85,7 +85,7 @@ check-run: $(CHECKS)
 	@test/musts.sh
 	@failed=; for t in $(CHECKS); do \
 	    VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/lib) \
-	        CK_DEFAULT_TIMEOUT=60 $$t || failed="$$failed $${t##*/}"; \
+	        $$t || failed="$$failed $${t##*/}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 check-kill: $(BUILD)/test/check_kill

@@ -22,6 +22,7 @@
 #include <linux/virtio_blk.h>
 
 #include "blk.h"
+#include "cases.h"
 #include "disk.h"
 #include "fake_log.h"
 #include "fake_uring.h"
@@ -31,7 +32,6 @@
 #define MAX_LEN	     (SECTORS * SECTOR)
 
 #define UNTOUCHED    0xee /* never a byte of the disk or of a serial */
-#define N(array)     ((int)(sizeof(array) / sizeof((array)[0])))
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 
 static struct fake_log lg;
@@ -1053,12 +1053,12 @@ START_TEST(ranges_come_in_any_number_and_framing)
 {
 	struct range range[BLK_RANGES];
 
-	framing = &framings[_i % N(framings)];
+	framing = &framings[_i % COUNT(framings)];
 	for (unsigned n = 0; n <= BLK_RANGES; n += 1 + n / 2) {
 		for (unsigned i = 0; i < n; i++)
 			range[i] = (struct range){i * 2, 1 + i % 2, 0};
 		ck_assert_uint_eq(
-		    clear(_i < N(framings) ? DISCARD : ZEROES, range, n),
+		    clear(_i < COUNT(framings) ? DISCARD : ZEROES, range, n),
 		    VIRTIO_BLK_S_OK);
 		expect_zeros(range, n);
 	}
@@ -1133,7 +1133,7 @@ START_TEST(half_a_range_or_too_many_are_refused)
 {
 	static const size_t lens[] = {1, 15, 17, BLK_RANGES * 16 + 16};
 
-	for (int i = 0; i < N(lens); i++) {
+	for (int i = 0; i < COUNT(lens); i++) {
 		memset(out, 0, sizeof(out));
 		ck_assert_uint_eq(request(_i ? ZEROES : DISCARD, 0, lens[i], 0),
 		    VIRTIO_BLK_S_IOERR);
@@ -1685,21 +1685,14 @@ START_TEST(a_status_is_not_written_before_the_data)
 }
 END_TEST
 
-static void
-add_case(Suite *s, TCase *tc, SFun fixture)
-{
-	tcase_add_checked_fixture(tc, fixture, NULL);
-	suite_add_tcase(s, tc);
-}
-
-static Suite *
-suite(void)
+int
+main(void)
 {
 	Suite *s = suite_create("blk");
 	TCase *tc;
 
 	/* Twice: to be written, and read-only. */
-	add_case(s, tc = tcase_create("open"), setup);
+	tc = cases_add(s, "open", setup, NULL);
 	tcase_add_loop_test(tc, a_disk_that_is_not_there_is_refused, 0, 2);
 	tcase_add_loop_test(tc, a_directory_is_refused, 0, 2);
 	tcase_add_loop_test(tc, a_character_device_is_refused, 0, 2);
@@ -1725,18 +1718,17 @@ suite(void)
 	tcase_add_test(tc, a_serial_of_20_characters_has_no_end);
 	tcase_add_test(tc, a_limit_on_file_sizes_is_an_error_not_the_end);
 
-	add_case(s, tc = tcase_create("locks"), setup);
-	tcase_set_timeout(tc, 60); /* 2 seconds and what a busy host adds */
-	tcase_add_loop_test(
-	    tc, a_disk_has_one_writer_or_any_number_of_readers, 0, N(pairs));
+	tc = cases_add(s, "locks", setup, NULL);
+	tcase_add_loop_test(tc, a_disk_has_one_writer_or_any_number_of_readers,
+	    0, COUNT(pairs));
 	tcase_add_loop_test(tc, a_disk_that_qemu_writes_is_refused, 0, 2);
 	tcase_add_test(tc, a_disk_that_qemu_reads_can_be_read_and_not_written);
 	tcase_add_loop_test(tc, qemu_notices_that_a_disk_is_in_use, 0, 2);
 	tcase_add_test(tc, a_lock_that_is_about_to_go_is_waited_for);
 
-	add_case(s, tc = tcase_create("requests"), setup_disk);
+	tc = cases_add(s, "requests", setup_disk, NULL);
 	tcase_add_loop_test(
-	    tc, reads_and_writes_work_in_any_framing, 0, N(framings));
+	    tc, reads_and_writes_work_in_any_framing, 0, COUNT(framings));
 	tcase_add_test(tc, empty_buffers_in_between_change_nothing);
 	tcase_add_test(tc, a_request_of_as_many_segments_as_allowed_works);
 	tcase_add_test(tc, the_whole_disk_can_be_read_and_written_at_once);
@@ -1746,18 +1738,18 @@ suite(void)
 	    sizeof(struct virtio_blk_outhdr));
 	tcase_add_loop_test(tc,
 	    an_unknown_request_is_unsupported_and_does_nothing, 0,
-	    N(unknown_types));
+	    COUNT(unknown_types));
 	tcase_add_loop_test(tc,
 	    a_transfer_that_is_not_all_on_the_disk_fails_whole, 0,
-	    N(bad_ranges));
+	    COUNT(bad_ranges));
 	tcase_add_test(tc, lengths_of_4_gib_are_added_not_cut_off);
 	tcase_add_test(
 	    tc, lengths_whose_sum_is_a_sector_in_32_bits_are_not_a_sector);
 	tcase_add_test(tc, a_transfer_of_nothing_succeeds);
 	tcase_add_test(
 	    tc, a_write_with_room_before_the_status_has_not_written_that);
-	tcase_add_loop_test(
-	    tc, the_serial_is_padded_with_zeros_to_20_bytes, 0, N(id_framings));
+	tcase_add_loop_test(tc, the_serial_is_padded_with_zeros_to_20_bytes, 0,
+	    COUNT(id_framings));
 	tcase_add_loop_test(
 	    tc, a_serial_fills_as_much_of_a_buffer_as_there_is, 0, 24);
 	tcase_add_test(tc, a_flush_is_an_fdatasync);
@@ -1768,65 +1760,54 @@ suite(void)
 	    tc, a_flush_is_not_done_by_an_fdatasync_that_began_before_it);
 	tcase_add_test(tc, writes_are_stable_when_the_driver_cannot_flush);
 
-	add_case(s, tc = tcase_create("ranges"), setup_disk);
+	tc = cases_add(s, "ranges", setup_disk, NULL);
+	tcase_add_loop_test(tc,
+	    a_cleared_range_is_zeros_and_given_back_if_it_may, 0, COUNT(ways));
 	tcase_add_loop_test(
-	    tc, a_cleared_range_is_zeros_and_given_back_if_it_may, 0, N(ways));
-	tcase_add_loop_test(tc, a_part_of_a_block_can_be_cleared, 0, N(ways));
+	    tc, a_part_of_a_block_can_be_cleared, 0, COUNT(ways));
 	tcase_add_loop_test(
-	    tc, ranges_come_in_any_number_and_framing, 0, 2 * N(framings));
+	    tc, ranges_come_in_any_number_and_framing, 0, 2 * COUNT(framings));
+	tcase_add_loop_test(tc,
+	    the_whole_disk_and_nothing_at_all_can_be_cleared, 0, COUNT(ways));
 	tcase_add_loop_test(
-	    tc, the_whole_disk_and_nothing_at_all_can_be_cleared, 0, N(ways));
-	tcase_add_loop_test(
-	    tc, one_bad_range_and_nothing_is_cleared, 0, N(bad_clears));
+	    tc, one_bad_range_and_nothing_is_cleared, 0, COUNT(bad_clears));
 	tcase_add_loop_test(tc, ranges_larger_than_told_are_refused, 0, 2);
 	tcase_add_loop_test(tc, half_a_range_or_too_many_are_refused, 0, 2);
 	tcase_add_loop_test(
-	    tc, a_range_cleared_is_stable_when_writes_are, 0, N(ways));
+	    tc, a_range_cleared_is_stable_when_writes_are, 0, COUNT(ways));
 	tcase_add_loop_test(
 	    tc, where_the_host_cannot_zero_zeros_are_written, 0, 2);
 	tcase_add_test(tc, where_the_host_cannot_discard_the_guest_is_told);
 	tcase_add_test(
 	    tc, clearing_that_is_interrupted_is_tried_again_and_may_fail);
 
-	add_case(s, tc = tcase_create("ranges in vain"), setup);
+	tc = cases_add(s, "ranges in vain", setup, NULL);
 	tcase_add_test(tc, a_disk_that_cannot_have_holes_does_not_offer_them);
 	tcase_add_test(tc, a_read_only_disk_cannot_be_cleared);
 
-	add_case(s, tc = tcase_create("bad luck"), setup_disk);
+	tc = cases_add(s, "bad luck", setup_disk, NULL);
 	tcase_add_loop_test(tc, a_short_transfer_is_continued, 0, 6);
 	tcase_add_test(tc, a_disk_that_became_smaller_fails_beyond_its_end);
 	tcase_add_test(tc, a_file_never_becomes_larger_than_the_disk);
 	tcase_add_loop_test(
-	    tc, an_interrupted_operation_is_tried_again, 0, N(passing));
+	    tc, an_interrupted_operation_is_tried_again, 0, COUNT(passing));
 	tcase_add_loop_test(tc,
 	    an_operation_that_is_always_interrupted_fails_in_the_end, 0,
-	    N(passing));
+	    COUNT(passing));
 	tcase_add_loop_test(tc,
 	    a_failed_operation_is_an_error_for_the_guest_and_in_the_log, 0,
-	    N(failures));
+	    COUNT(failures));
 	tcase_add_test(
 	    tc, a_failed_flush_is_not_said_to_be_at_a_place_on_the_disk);
 	tcase_add_test(tc, a_read_that_fails_halfway_has_written_what_it_has);
 	tcase_add_test(tc, a_disk_that_keeps_failing_does_not_flood_the_log);
 
-	add_case(s, tc = tcase_create("many"), setup_disk);
+	tc = cases_add(s, "many", setup_disk, NULL);
 	tcase_add_test(tc, as_many_requests_as_promised_can_be_had);
 	tcase_add_test(tc, all_requests_can_be_in_flight_at_once);
 	tcase_add_test(tc, requests_that_all_go_on_at_once_find_room);
 	tcase_add_test(
 	    tc, reaping_never_waits_and_the_descriptor_tells_when_to);
 	tcase_add_test(tc, a_status_is_not_written_before_the_data);
-	return s;
-}
-
-int
-main(void)
-{
-	SRunner *sr = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return cases_run(s);
 }

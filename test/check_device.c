@@ -23,6 +23,7 @@
 #include <linux/virtio_ring.h>
 
 #include "blk.h"
+#include "cases.h"
 #include "driver.h"
 #include "fake_log.h"
 #include "fake_xen.h"
@@ -56,7 +57,6 @@ static const uint64_t kinds[] = {
     VERSION_1 | EVENT_IDX,
     VERSION_1 | INDIRECT | EVENT_IDX | FLUSH,
 };
-#define KINDS ((int)(sizeof(kinds) / sizeof(kinds[0])))
 
 static struct fake_log logger;
 static struct ioreq_server *io;
@@ -834,15 +834,11 @@ END_TEST
 int
 main(void)
 {
-	Suite *suite = suite_create("device");
-	TCase *tc = tcase_create("device");
-	SRunner *runner = srunner_create(suite);
-	int failed;
+	Suite *s = suite_create("device");
+	TCase *tc = cases_add(s, "device", setup, NULL);
 
 #define ONCE(test) tcase_add_test(tc, test)
-#define KIND(test) tcase_add_loop_test(tc, test, 0, KINDS)
-	tcase_set_timeout(tc, 60);
-	tcase_add_checked_fixture(tc, setup, NULL);
+#define KIND(test) tcase_add_loop_test(tc, test, 0, COUNT(kinds))
 	ONCE(negotiation_as_linux_does_it_ends_with_a_disk);
 	ONCE(nothing_is_offered_that_needs_more_than_foreign_mappings);
 	KIND(data_written_is_in_the_file_and_is_read_back);
@@ -871,9 +867,5 @@ main(void)
 	KIND(a_polling_driver_needs_no_interrupts);
 	KIND(the_ring_index_may_wrap);
 	KIND(memory_is_mapped_once_not_per_request);
-	suite_add_tcase(suite, tc);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return cases_run(s);
 }

@@ -14,6 +14,7 @@
 
 #include <check.h>
 
+#include "cases.h"
 #include "fuzz.h"
 
 #define CORPUS "test/corpus"
@@ -70,17 +71,11 @@ int
 main(void)
 {
 	Suite *s = suite_create("fuzz");
-	TCase *tc = tcase_create("corpus");
-	SRunner *sr = srunner_create(s);
-	int failed;
+	TCase *tc = cases_add(s, "corpus", NULL, NULL);
 
 	nnames = scandir(CORPUS, &names, is_program, alphasort);
-	suite_add_tcase(s, tc);
 	tcase_add_test(tc, there_is_a_corpus);
 	tcase_add_loop_test(tc, no_program_of_the_corpus_breaks_a_rule, 0,
 	    nnames > 0 ? nnames : 0);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return cases_run(s);
 }

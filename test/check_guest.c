@@ -9,6 +9,7 @@
 
 #include <check.h>
 
+#include "cases.h"
 #include "fake_log.h"
 #include "fake_xen.h"
 #include "guest.h"
@@ -306,13 +307,9 @@ END_TEST
 int
 main(void)
 {
-	Suite *suite = suite_create("guest");
-	TCase *tc = tcase_create("guest");
-	SRunner *runner = srunner_create(suite);
-	int failed;
+	Suite *s = suite_create("guest");
+	TCase *tc = cases_add(s, "guest", setup, NULL);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, opening_maps_nothing);
 	tcase_add_test(tc, a_pointer_shows_the_guests_memory);
 	tcase_add_test(tc, the_second_bank_is_memory_like_the_first);
@@ -334,9 +331,5 @@ main(void)
 	tcase_add_test(tc, a_failed_call_leaves_no_gap_in_the_window);
 	tcase_add_test(tc, a_dying_guest_has_no_memory);
 	tcase_add_test(tc, without_xen_opening_fails_with_a_line);
-	suite_add_tcase(suite, tc);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return cases_run(s);
 }

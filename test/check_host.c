@@ -33,6 +33,7 @@
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 
+#include "cases.h"
 #include "driver.h"
 #include "fake_host.h"
 #include "fake_xen.h"
@@ -538,19 +539,12 @@ START_TEST(ten_thousand_resets_leave_nothing_behind)
 }
 END_TEST
 
-#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
-
 int
 main(void)
 {
-	Suite *suite = suite_create("host");
-	TCase *tc = tcase_create("host");
-	SRunner *runner = srunner_create(suite);
-	int failed;
+	Suite *s = suite_create("host");
+	TCase *tc = cases_add(s, "host", setup, teardown);
 
-	suite_add_tcase(suite, tc);
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc,
 	    an_operation_that_fails_is_the_guests_error_and_the_next_one_works,
 	    0, COUNT(io_errors));
@@ -576,8 +570,5 @@ main(void)
 	tcase_add_test(
 	    tc, an_interrupt_that_fails_is_one_line_and_the_next_one_comes);
 	tcase_add_test(tc, ten_thousand_resets_leave_nothing_behind);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return cases_run(s);
 }

@@ -18,6 +18,7 @@
 #include <linux/virtio_mmio.h>
 
 #include "blk.h"
+#include "cases.h"
 #include "disk.h"
 #include "fake_driver.h"
 #include "fake_guest.h"
@@ -619,15 +620,12 @@ START_TEST(resets_without_end_take_no_memory)
 }
 END_TEST
 
-static Suite *
-suite(void)
+int
+main(void)
 {
 	Suite *s = suite_create("hostile");
-	TCase *tc = tcase_create("guest");
+	TCase *tc = cases_add(s, "guest", setup, NULL);
 
-	tcase_add_checked_fixture(tc, setup, NULL);
-	tcase_set_timeout(tc, 60);
-	suite_add_tcase(s, tc);
 	tcase_add_loop_test(tc,
 	    a_header_that_changes_is_judged_and_used_as_it_was_read_once, 0, 2);
 	tcase_add_test(tc, a_status_that_the_driver_overwrites_is_its_own_loss);
@@ -639,7 +637,7 @@ suite(void)
 	tcase_add_test(tc, the_features_of_the_last_life_are_accepted_again);
 	tcase_add_loop_test(tc,
 	    a_disk_that_looks_like_an_image_file_is_taken_as_it_is, 0,
-	    sizeof(formats) / sizeof(formats[0]));
+	    COUNT(formats));
 	tcase_add_test(
 	    tc, the_longest_chains_cost_one_lookup_for_each_descriptor);
 	tcase_add_test(tc, a_chain_of_more_than_4_gib_is_a_fault);
@@ -652,17 +650,5 @@ suite(void)
 	tcase_add_test(
 	    tc, requests_without_end_do_not_keep_a_reset_from_being_answered);
 	tcase_add_test(tc, resets_without_end_take_no_memory);
-	return s;
-}
-
-int
-main(void)
-{
-	SRunner *sr = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return cases_run(s);
 }

@@ -15,6 +15,7 @@
 
 #include <check.h>
 
+#include "cases.h"
 #include "fake_log.h"
 #include "fake_xen.h"
 #include "ioreq.h"
@@ -1106,18 +1107,12 @@ START_TEST(with_more_vcpus_a_second_start_continues_nothing)
 }
 END_TEST
 
-#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
-
 int
 main(void)
 {
-	Suite *suite = suite_create("ioreq");
-	TCase *tc = tcase_create("ioreq");
-	SRunner *runner = srunner_create(suite);
-	int failed;
+	Suite *s = suite_create("ioreq");
+	TCase *tc = cases_add(s, "ioreq", setup, NULL);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, when_it_is_open_the_guest_may_run);
 	tcase_add_test(tc, opening_asks_for_one_of_each);
 	tcase_add_test(tc, every_vcpu_that_fits_in_the_page_is_served);
@@ -1184,9 +1179,5 @@ main(void)
 	tcase_add_loop_test(tc,
 	    with_more_vcpus_it_works_but_says_that_nobody_can_continue, 0, 2);
 	tcase_add_test(tc, with_more_vcpus_a_second_start_continues_nothing);
-	suite_add_tcase(suite, tc);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return cases_run(s);
 }

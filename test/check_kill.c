@@ -25,6 +25,7 @@
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 
+#include "cases.h"
 #include "driver.h"
 #include "fake_xen.h"
 #include "load.h"
@@ -749,64 +750,51 @@ START_TEST(ended_and_started_again_it_is_an_upgrade)
 }
 END_TEST
 
-#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
-
-static void
-add_case(Suite *suite, TCase *tc, void (*before)(void))
+static TCase *
+add_case(Suite *s, const char *name, SFun before)
 {
+	TCase *tc = cases_add(s, name, before, teardown);
+
 	tcase_set_timeout(tc, 3600);
-	tcase_add_checked_fixture(tc, before, teardown);
-	suite_add_tcase(suite, tc);
-}
-
-static Suite *
-suite(void)
-{
-	Suite *s = suite_create("kill");
-	TCase *tc;
-
-	add_case(s, tc = tcase_create("random"), setup);
-	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
-
-	add_case(s, tc = tcase_create("stores"), setup);
-	tcase_add_loop_test(
-	    tc, killed_after_any_store_it_loses_nothing, 0, COUNT(acts));
-
-	/* From resets on, what version 1 has a way of its own for. */
-	add_case(s, tc = tcase_create("legacy"), setup_legacy);
-	tcase_add_loop_test(
-	    tc, killed_after_any_store_it_loses_nothing, 5, COUNT(acts));
-
-	add_case(s, tc = tcase_create("generations"), setup);
-	tcase_add_loop_test(
-	    tc, killed_again_and_again_it_loses_nothing, 0, COUNT(acts));
-
-	add_case(s, tc = tcase_create("pairs"), setup);
-	/* All but a start. */
-	tcase_add_loop_test(
-	    tc, killed_while_it_continues_it_loses_nothing, 0, COUNT(acts) - 1);
-
-	add_case(s, tc = tcase_create("one"), setup);
-	tcase_add_test(
-	    tc, while_one_lives_another_gives_up_and_disturbs_nothing);
-	tcase_add_test(tc, ended_and_started_again_it_is_an_upgrade);
-
-	add_case(s, tc = tcase_create("two"), set_up_nobody);
-	tcase_add_loop_test(
-	    tc, of_two_successors_one_serves_and_one_gives_up, 0, 2);
-	tcase_add_loop_test(
-	    tc, of_two_that_start_a_new_disk_one_serves_and_one_gives_up, 0, 2);
-	return s;
+	return tc;
 }
 
 int
 main(void)
 {
-	SRunner *sr = srunner_create(suite());
-	int failed;
+	Suite *s = suite_create("kill");
+	TCase *tc;
 
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	tc = add_case(s, "random", setup);
+	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
+
+	tc = add_case(s, "stores", setup);
+	tcase_add_loop_test(
+	    tc, killed_after_any_store_it_loses_nothing, 0, COUNT(acts));
+
+	/* From resets on, what version 1 has a way of its own for. */
+	tc = add_case(s, "legacy", setup_legacy);
+	tcase_add_loop_test(
+	    tc, killed_after_any_store_it_loses_nothing, 5, COUNT(acts));
+
+	tc = add_case(s, "generations", setup);
+	tcase_add_loop_test(
+	    tc, killed_again_and_again_it_loses_nothing, 0, COUNT(acts));
+
+	tc = add_case(s, "pairs", setup);
+	/* All but a start. */
+	tcase_add_loop_test(
+	    tc, killed_while_it_continues_it_loses_nothing, 0, COUNT(acts) - 1);
+
+	tc = add_case(s, "one", setup);
+	tcase_add_test(
+	    tc, while_one_lives_another_gives_up_and_disturbs_nothing);
+	tcase_add_test(tc, ended_and_started_again_it_is_an_upgrade);
+
+	tc = add_case(s, "two", set_up_nobody);
+	tcase_add_loop_test(
+	    tc, of_two_successors_one_serves_and_one_gives_up, 0, 2);
+	tcase_add_loop_test(
+	    tc, of_two_that_start_a_new_disk_one_serves_and_one_gives_up, 0, 2);
+	return cases_run(s);
 }

@@ -15,6 +15,7 @@
 #include <linux/virtio_mmio.h>
 
 #include "blk.h"
+#include "cases.h"
 #include "disk.h"
 #include "fake_driver.h"
 #include "fake_guest.h"
@@ -555,16 +556,12 @@ START_TEST(a_successor_must_be_of_the_same_version)
 }
 END_TEST
 
-#define N(array) (int)(sizeof(array) / sizeof(array[0]))
-
-static Suite *
-suite(void)
+int
+main(void)
 {
 	Suite *s = suite_create("legacy");
-	TCase *tc = tcase_create("legacy");
+	TCase *tc = cases_add(s, "legacy", setup, NULL);
 
-	tcase_add_checked_fixture(tc, setup, NULL);
-	suite_add_tcase(s, tc);
 	tcase_add_test(tc, a_driver_of_before_version_1_has_a_disk);
 	tcase_add_test(tc, registers_of_version_2_are_not_there);
 	tcase_add_test(tc, version_2_has_no_registers_of_version_1);
@@ -574,7 +571,7 @@ suite(void)
 	tcase_add_test(tc, features_ok_is_not_kept);
 	tcase_add_test(tc, the_disk_is_there_before_driver_ok);
 	tcase_add_loop_test(
-	    tc, the_rings_are_where_pages_and_alignment_say, 0, N(places));
+	    tc, the_rings_are_where_pages_and_alignment_say, 0, COUNT(places));
 	tcase_add_loop_test(tc, a_bad_place_needs_a_reset, 0, 8);
 	tcase_add_loop_test(
 	    tc, a_queue_size_that_was_not_offered_needs_a_reset, 0, 2);
@@ -585,17 +582,5 @@ suite(void)
 	tcase_add_test(tc, a_reset_leaves_no_queue_but_the_page_size);
 	tcase_add_loop_test(tc, a_successor_goes_on_where_it_was, 0, 5);
 	tcase_add_test(tc, a_successor_must_be_of_the_same_version);
-	return s;
-}
-
-int
-main(void)
-{
-	SRunner *sr = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return cases_run(s);
 }

@@ -27,6 +27,7 @@
 #include <xen/sys/evtchn.h>
 #include <xen/sys/privcmd.h>
 
+#include "cases.h"
 #include "fake_log.h"
 #include "sandbox.h"
 
@@ -344,13 +345,9 @@ END_TEST
 int
 main(void)
 {
-	Suite *suite = suite_create("sandbox");
-	TCase *tc = tcase_create("sandbox");
-	SRunner *runner = srunner_create(suite);
-	int failed;
+	Suite *s = suite_create("sandbox");
+	TCase *tc = cases_add(s, "sandbox", setup, NULL);
 
-	suite_add_tcase(suite, tc);
-	tcase_add_checked_fixture(tc, setup, NULL);
 #ifndef __SANITIZE_ADDRESS__ /* which makes system calls of its own */
 	tcase_add_loop_test(tc, what_the_loop_does_works, 0, LOOP_CAN);
 #else
@@ -363,8 +360,5 @@ main(void)
 		tcase_add_test(tc, the_root_directory_is_empty_and_has_no_name);
 		tcase_add_test(tc, it_becomes_the_user_that_it_is_given);
 	}
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? 0 : 1;
+	return cases_run(s);
 }

@@ -34,6 +34,7 @@
 #include "../guest.h"
 #include "../ioreq.h"
 #include "../virtio_mmio.h"
+#include "cases.h"
 #include "driver.h"
 #include "fake_log.h"
 #include "fake_xen.h"
@@ -64,8 +65,6 @@ static const struct {
     {"level", 20, 20, 1, 0, 1, false, false},
     {"edge", 20, 20, 1, 0, 1, false, false},
 };
-
-#define TRACES (int)(sizeof(traces) / sizeof(traces[0]))
 
 /* Requests that the disk has finished and the device does not know of yet. */
 static struct blk_req *held[BLK_REQS];
@@ -1099,17 +1098,14 @@ END_TEST
 int
 main(void)
 {
-	Suite *suite = suite_create("trace");
-	TCase *tc = tcase_create("trace");
-	SRunner *runner = srunner_create(suite);
-	int failed;
+	Suite *s = suite_create("trace");
+	TCase *tc = cases_add(s, "trace", NULL, NULL);
 
-	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc,
 	    a_real_guest_gets_the_answers_and_interrupts_that_it_got_on_real_xen,
-	    0, TRACES);
-	tcase_add_loop_test(
-	    tc, the_traces_contain_what_they_were_recorded_for, 0, TRACES);
+	    0, COUNT(traces));
+	tcase_add_loop_test(tc, the_traces_contain_what_they_were_recorded_for,
+	    0, COUNT(traces));
 	tcase_add_loop_test(
 	    tc, what_a_toy_guest_does_is_recorded_and_can_be_replayed, 0, 3);
 	tcase_add_loop_test(tc,
@@ -1118,9 +1114,5 @@ main(void)
 	tcase_add_test(tc, a_scrambled_trace_is_refused_or_parsed);
 	tcase_add_loop_test(
 	    tc, a_scrambled_trace_that_parses_is_replayed_or_refused, 0, 20);
-	suite_add_tcase(suite, tc);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return cases_run(s);
 }

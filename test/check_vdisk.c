@@ -28,6 +28,7 @@
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 
+#include "cases.h"
 #include "driver.h"
 #include "fake_xen.h"
 
@@ -1245,18 +1246,13 @@ START_TEST(a_block_device_is_not_for_others_meanwhile)
 }
 END_TEST
 
-#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
-
 int
 main(void)
 {
-	Suite *suite = suite_create("vdisk");
-	TCase *tc = tcase_create("vdisk");
-	SRunner *runner = srunner_create(suite);
-	int failed;
+	Suite *s = suite_create("vdisk");
+	TCase *tc = cases_add(s, "vdisk", setup, teardown);
 
 	tcase_set_timeout(tc, 120);
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(
 	    tc, a_wrong_argument_gets_one_line_that_names_it, 0, COUNT(wrong));
 	tcase_add_loop_test(tc, a_path_that_is_no_disk_is_refused, 0, 4);
@@ -1312,9 +1308,5 @@ main(void)
 	    tc, a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back);
 	tcase_add_test(tc, a_block_device_in_use_is_refused_to_writers);
 	tcase_add_test(tc, a_block_device_is_not_for_others_meanwhile);
-	suite_add_tcase(suite, tc);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return cases_run(s);
 }

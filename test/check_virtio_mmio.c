@@ -17,6 +17,7 @@
 #include <linux/virtio_mmio.h>
 
 #include "blk.h"
+#include "cases.h"
 #include "disk.h"
 #include "fake_driver.h"
 #include "fake_guest.h"
@@ -2050,25 +2051,16 @@ START_TEST(another_block_size_is_refused)
 }
 END_TEST
 
-#define N(array) ((int)(sizeof(array) / sizeof((array)[0])))
-
-static void
-add_case(Suite *s, TCase *tc)
-{
-	tcase_add_checked_fixture(tc, setup, NULL);
-	suite_add_tcase(s, tc);
-}
-
-static Suite *
-suite(void)
+int
+main(void)
 {
 	Suite *s = suite_create("virtio_mmio");
 	TCase *tc;
 
-	add_case(s, tc = tcase_create("registers"));
+	tc = cases_add(s, "registers", setup, NULL);
 	tcase_add_loop_test(tc,
 	    every_read_of_every_size_gives_what_the_register_table_says, 0,
-	    N(selections));
+	    COUNT(selections));
 	tcase_add_test(tc, a_write_that_means_nothing_changes_nothing);
 	tcase_add_test(
 	    tc, of_a_written_value_only_the_bytes_of_the_access_count);
@@ -2076,7 +2068,7 @@ suite(void)
 	    tc, the_configuration_has_one_generation_as_it_never_changes);
 	tcase_add_test(tc, a_driver_reads_64_bit_fields_in_two_halves);
 
-	add_case(s, tc = tcase_create("status"));
+	tc = cases_add(s, "status", setup, NULL);
 	tcase_add_test(tc, the_features_offered_are_those_of_disk_and_ring);
 	tcase_add_test(tc, status_bits_are_added_and_stay);
 	tcase_add_test(
@@ -2096,11 +2088,11 @@ suite(void)
 	tcase_add_loop_test(
 	    tc, the_next_driver_chooses_anew_how_it_writes, 0, 2);
 
-	add_case(s, tc = tcase_create("size"));
+	tc = cases_add(s, "size", setup, NULL);
 	tcase_add_test(tc, another_size_is_told_to_the_driver);
 	tcase_add_test(tc, another_size_before_driver_ok_interrupts_nobody);
 
-	add_case(s, tc = tcase_create("cache"));
+	tc = cases_add(s, "cache", setup, NULL);
 	tcase_add_test(tc, the_driver_chooses_how_it_writes);
 	tcase_add_test(tc, a_driver_that_cannot_flush_begins_without_a_cache);
 	tcase_add_test(tc, the_cache_is_there_again_after_a_reset);
@@ -2108,8 +2100,9 @@ suite(void)
 	    tc, the_cache_is_not_given_up_before_it_is_agreed_that_one_can);
 	tcase_add_test(tc, the_cache_is_given_up_when_nothing_is_in_flight);
 
-	add_case(s, tc = tcase_create("queue"));
-	tcase_add_loop_test(tc, there_is_no_other_queue, 0, N(other_queues));
+	tc = cases_add(s, "queue", setup, NULL);
+	tcase_add_loop_test(
+	    tc, there_is_no_other_queue, 0, COUNT(other_queues));
 	tcase_add_test(tc, a_queue_that_is_ready_is_not_moved_or_resized);
 	tcase_add_test(tc, a_queue_made_ready_twice_goes_on_where_it_was);
 	tcase_add_test(
@@ -2117,24 +2110,25 @@ suite(void)
 	tcase_add_loop_test(tc, a_queue_smaller_than_offered_works, 2, 9);
 	tcase_add_test(
 	    tc, a_queue_is_not_made_ready_before_features_are_settled);
-	tcase_add_loop_test(tc, a_bad_queue_needs_a_reset, 0, N(bad_queues));
 	tcase_add_loop_test(
-	    tc, a_bad_queue_after_driver_ok_is_also_notified, 0, N(bad_queues));
+	    tc, a_bad_queue_needs_a_reset, 0, COUNT(bad_queues));
+	tcase_add_loop_test(tc, a_bad_queue_after_driver_ok_is_also_notified, 0,
+	    COUNT(bad_queues));
 	tcase_add_test(
 	    tc, a_guest_that_faults_all_the_time_does_not_flood_the_log);
 
-	add_case(s, tc = tcase_create("notifications"));
+	tc = cases_add(s, "notifications", setup, NULL);
 	tcase_add_test(tc, nothing_is_taken_before_driver_ok);
 	tcase_add_test(tc, nothing_is_taken_before_the_queue_is_ready);
 	tcase_add_loop_test(tc, a_notification_of_another_queue_is_harmless, 0,
-	    N(other_queues));
+	    COUNT(other_queues));
 	tcase_add_test(tc, a_used_buffer_is_signalled_until_it_is_acknowledged);
 	tcase_add_test(tc, two_causes_are_acknowledged_one_by_one);
 	tcase_add_loop_test(tc, a_batch_makes_one_interrupt, 0, 2);
 	tcase_add_loop_test(
 	    tc, an_interrupt_is_raised_only_if_the_driver_wants_it, 0, 2);
 
-	add_case(s, tc = tcase_create("requests"));
+	tc = cases_add(s, "requests", setup, NULL);
 	tcase_add_test(tc, what_is_written_can_be_read);
 	tcase_add_loop_test(tc, a_full_queue_of_requests_is_served, 0, 2);
 	tcase_add_test(
@@ -2152,12 +2146,12 @@ suite(void)
 	tcase_add_test(tc, a_bad_request_fails_and_the_queue_goes_on);
 	tcase_add_test(tc, while_held_the_device_finishes_but_does_not_begin);
 
-	add_case(s, tc = tcase_create("faults"));
+	tc = cases_add(s, "faults", setup, NULL);
 	tcase_add_loop_test(
 	    tc, a_broken_ring_stops_until_a_reset_heals_it, 0, FAULTS);
 	tcase_add_test(tc, a_used_ring_that_goes_away_stops_the_queue);
 
-	add_case(s, tc = tcase_create("reset"));
+	tc = cases_add(s, "reset", setup, NULL);
 	tcase_add_test(tc, a_reset_of_an_idle_device_is_immediate);
 	tcase_add_loop_test(tc, a_reset_waits_for_what_is_in_flight, 1, 3);
 	tcase_add_test(tc, a_device_that_was_reset_in_flight_works_again);
@@ -2168,7 +2162,7 @@ suite(void)
 	tcase_add_test(tc, a_queue_disabled_and_enabled_starts_from_zero);
 	tcase_add_test(tc, a_thousand_lives_are_like_the_first);
 
-	add_case(s, tc = tcase_create("continuing"));
+	tc = cases_add(s, "continuing", setup, NULL);
 	tcase_add_test(tc, a_device_that_was_just_reset_is_as_new);
 	tcase_add_loop_test(tc, a_reset_half_done_is_done_again, 0, 4);
 	tcase_add_loop_test(tc, every_register_is_as_it_was_left, 0, 6);
@@ -2198,17 +2192,5 @@ suite(void)
 	tcase_add_test(tc, features_that_are_gone_are_refused);
 	tcase_add_test(tc, features_that_are_new_are_offered_after_a_reset);
 	tcase_add_test(tc, another_block_size_is_refused);
-	return s;
-}
-
-int
-main(void)
-{
-	SRunner *sr = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return cases_run(s);
 }

@@ -10,6 +10,7 @@
 #include <check.h>
 #include <linux/virtio_config.h>
 
+#include "cases.h"
 #include "fake_driver.h"
 #include "fake_guest.h"
 #include "virtqueue.h"
@@ -1497,39 +1498,30 @@ START_TEST(continuing_takes_back_nothing_that_is_in_flight)
 }
 END_TEST
 
-#define N(array) ((int)(sizeof(array) / sizeof((array)[0])))
-
-static void
-add_case(Suite *s, TCase *tc)
-{
-	tcase_add_checked_fixture(tc, setup, teardown);
-	suite_add_tcase(s, tc);
-}
-
-static Suite *
-suite(void)
+int
+main(void)
 {
 	Suite *s = suite_create("virtqueue");
 	TCase *tc;
 
-	add_case(s, tc = tcase_create("enable"));
+	tc = cases_add(s, "enable", setup, teardown);
 	tcase_add_test(tc, a_reset_queue_is_not_ready_and_has_the_largest_size);
 	tcase_add_loop_test(tc,
 	    a_queue_of_any_power_of_two_works_to_its_last_descriptor, 0,
-	    N(good_sizes));
-	tcase_add_loop_test(
-	    tc, a_queue_size_that_was_not_offered_is_a_fault, 0, N(bad_sizes));
+	    COUNT(good_sizes));
+	tcase_add_loop_test(tc, a_queue_size_that_was_not_offered_is_a_fault, 0,
+	    COUNT(bad_sizes));
 	tcase_add_test(tc, a_misaligned_ring_is_a_fault);
 	tcase_add_test(tc, a_ring_aligned_as_little_as_allowed_is_taken);
 	tcase_add_test(tc, a_ring_in_a_hole_is_a_fault);
 	tcase_add_test(tc, a_ring_that_reaches_into_a_hole_is_a_fault);
 	tcase_add_test(tc, a_queue_enabled_again_starts_from_zero);
 
-	add_case(s, tc = tcase_create("pop"));
+	tc = cases_add(s, "pop", setup, teardown);
+	tcase_add_loop_test(tc, a_malformed_chain_is_a_fault_and_not_taken, 0,
+	    COUNT(bad_shapes));
 	tcase_add_loop_test(
-	    tc, a_malformed_chain_is_a_fault_and_not_taken, 0, N(bad_shapes));
-	tcase_add_loop_test(
-	    tc, a_well_formed_chain_is_taken_whole, 0, N(good_shapes));
+	    tc, a_well_formed_chain_is_taken_whole, 0, COUNT(good_shapes));
 	tcase_add_test(tc, buffers_come_in_the_order_of_the_chain);
 	tcase_add_test(tc, buffers_that_touch_become_one_iovec);
 	tcase_add_test(tc, buffers_that_overlap_or_run_backwards_stay_apart);
@@ -1553,7 +1545,7 @@ suite(void)
 	    tc, a_descriptor_table_that_goes_away_is_a_fault_not_a_crash);
 	tcase_add_loop_test(tc, positions_go_on_past_65535, 0, 2);
 
-	add_case(s, tc = tcase_create("publish"));
+	tc = cases_add(s, "publish", setup, teardown);
 	tcase_add_test(tc, a_pushed_chain_is_not_seen_before_it_is_published);
 	tcase_add_loop_test(tc, nothing_pushed_needs_no_interrupt, 0, 2);
 	tcase_add_test(tc, without_event_idx_the_driver_can_refuse_interrupts);
@@ -1566,7 +1558,7 @@ suite(void)
 	tcase_add_test(
 	    tc, a_chain_pushed_after_publishing_is_owed_its_own_decision);
 
-	add_case(s, tc = tcase_create("notify"));
+	tc = cases_add(s, "notify", setup, teardown);
 	tcase_add_test(tc, with_event_idx_the_next_chain_is_asked_for);
 	tcase_add_test(
 	    tc, with_event_idx_no_notification_is_asked_for_while_looking);
@@ -1576,10 +1568,10 @@ suite(void)
 	tcase_add_loop_test(tc,
 	    a_chain_that_came_before_notifications_were_on_is_reported, 0, 2);
 
-	add_case(s, tc = tcase_create("races"));
+	tc = cases_add(s, "races", setup, teardown);
 	tcase_add_loop_test(tc,
 	    whatever_changes_while_a_chain_is_popped_it_stays_in_memory, 0,
-	    N(races));
+	    COUNT(races));
 	tcase_add_test(tc, every_word_of_a_ring_is_loaded_once);
 	tcase_add_loop_test(
 	    tc, no_chain_falls_between_looking_and_notification, 0, 4);
@@ -1588,45 +1580,34 @@ suite(void)
 	tcase_add_test(
 	    tc, a_batch_appears_with_one_store_of_the_index_after_its_entries);
 
-	add_case(s, tc = tcase_create("continuing"));
+	tc = cases_add(s, "continuing", setup, teardown);
 	tcase_add_loop_test(tc,
 	    a_chain_marked_in_flight_and_not_popped_is_still_available, 0,
-	    N(starts));
+	    COUNT(starts));
 	tcase_add_loop_test(tc,
 	    the_same_beside_chains_in_flight_concerns_only_that_one, 0,
-	    N(starts));
-	tcase_add_loop_test(
-	    tc, popped_chains_are_done_again_and_returned_once, 0, N(starts));
+	    COUNT(starts));
+	tcase_add_loop_test(tc, popped_chains_are_done_again_and_returned_once,
+	    0, COUNT(starts));
 	tcase_add_loop_test(tc,
 	    a_chain_whose_used_entry_only_was_stored_is_done_again, 0,
-	    N(starts));
+	    COUNT(starts));
 	tcase_add_loop_test(tc,
-	    a_chain_pushed_but_still_marked_is_not_done_again, 0, N(starts));
+	    a_chain_pushed_but_still_marked_is_not_done_again, 0,
+	    COUNT(starts));
 	tcase_add_loop_test(tc,
 	    a_chain_that_the_driver_saw_before_we_noted_it_may_come_again, 0,
-	    N(starts));
+	    COUNT(starts));
 	tcase_add_loop_test(tc,
 	    an_interrupt_not_noted_is_decided_again_the_same_way, 0,
-	    2 * N(starts));
+	    2 * COUNT(starts));
 	tcase_add_loop_test(
-	    tc, a_successor_asks_for_notifications_again, 0, N(starts));
-	tcase_add_loop_test(tc, a_full_queue_is_continued, 0, N(starts));
+	    tc, a_successor_asks_for_notifications_again, 0, COUNT(starts));
+	tcase_add_loop_test(tc, a_full_queue_is_continued, 0, COUNT(starts));
 	tcase_add_test(tc, a_chain_that_became_bad_meanwhile_is_a_fault);
 	tcase_add_loop_test(
-	    tc, a_state_that_makes_no_sense_is_refused, 0, 16 * N(starts));
-	tcase_add_loop_test(
-	    tc, continuing_takes_back_nothing_that_is_in_flight, 0, N(starts));
-	return s;
-}
-
-int
-main(void)
-{
-	SRunner *sr = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	    tc, a_state_that_makes_no_sense_is_refused, 0, 16 * COUNT(starts));
+	tcase_add_loop_test(tc, continuing_takes_back_nothing_that_is_in_flight,
+	    0, COUNT(starts));
+	return cases_run(s);
 }

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The cases of a test program, and their run.
+ */
+#include "cases.h"
+
+TCase *
+cases_add(Suite *s, const char *name, SFun before, SFun after)
+{
+	TCase *tc = tcase_create(name);
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, before, after);
+	suite_add_tcase(s, tc);
+	return tc;
+}
+
+int
+cases_run(Suite *s)
+{
+	SRunner *runner = srunner_create(s);
+	int failed;
+
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}
