@@ -14,14 +14,14 @@ check_blk         := blk disk test/fake_uring test/fake_log
 check_virtio_mmio := virtio_mmio virtqueue blk disk test/fake_guest test/fake_ioreq \
                      test/fake_driver test/fake_uring test/fake_log
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
-check_trace       := $(CHECK_SHIPPED) test/fake_xen test/driver test/load \
+check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/load \
                      test/trace test/fake_log
-check_vdisk       := test/fake_xen test/driver
-check_kill        := test/fake_xen test/driver test/load
+check_vdisk       := test/child test/fake_xen test/driver
+check_kill        := test/child test/fake_xen test/driver test/load
 check_sandbox     := sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
 check_legacy      := $(check_virtio_mmio)
-check_host        := test/fake_xen test/driver
+check_host        := test/child test/fake_xen test/driver
 check_fuzz        := virtio_mmio virtqueue blk disk test/fuzz test/fake_ioreq test/fake_log
 
 # A slow disk: the test decides when blk.c gives its requests back.

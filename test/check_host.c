@@ -9,10 +9,8 @@
  */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -21,9 +19,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,17 +30,14 @@
 #include <linux/virtio_ring.h>
 
 #include "cases.h"
+#include "child.h"
 #include "driver.h"
 #include "fake_host.h"
 #include "fake_xen.h"
 
-#define BASE	 0x2000000ULL
-#define BASE_ARG "0x2000000"
 #if defined(__aarch64__)
-#define IRQ	 "33"
 #define XC_RAISE XC_SET_IRQ_LEVEL
 #else
-#define IRQ	 "5"
 #define XC_RAISE XC_SET_ISA_IRQ_LEVEL
 #endif
 #define MIB	     (1ULL << 20)
@@ -62,8 +55,6 @@
 static char disk[64], host_path[64];
 static int file = -1;
 static volatile struct fake_host *host;
-static pid_t child;
-static int child_out = -1, child_err = -1;
 static int no_uring; /* errno of io_uring_setup() for the child, or 0 */
 static struct driver drv;
 
@@ -81,22 +72,6 @@ setup(void)
 	ck_assert_ptr_ne((void *)host, MAP_FAILED);
 	fake_xen_start(7, 2, RAM, 0);
 	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
-}
-
-/* A test that fails leaves this to become_vdisk(). */
-static void
-teardown(void)
-{
-	if (child > 0 && kill(child, SIGKILL) == 0)
-		waitpid(child, NULL, 0);
-}
-
-static const char *
-environment(const char *name, const char *otherwise)
-{
-	const char *value = getenv(name);
-
-	return value != NULL ? value : otherwise;
 }
 
 /*
@@ -120,85 +95,16 @@ refuse_uring(int error)
 }
 
 static void
-become_vdisk(int out)
-{
-	const char *libs = environment("FAKE_XEN_LIBS", "build/test/lib");
-	char preload[512];
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	dup2(out, STDOUT_FILENO);
-	dup2(child_err, STDERR_FILENO);
-	snprintf(preload, sizeof(preload), "%s/fake_host.so", libs);
-	setenv(FAKE_HOST, host_path, 1);
-	setenv("LD_LIBRARY_PATH", libs, 1);
-	setenv("LD_PRELOAD", preload, 1);
-	/* If it has sanitizers: they like to be the first. */
-	setenv("ASAN_OPTIONS", "detect_leaks=0:verify_asan_link_order=0", 1);
-	if (no_uring != 0)
-		refuse_uring(no_uring);
-	execl(environment("VDISK", "./vdisk"), "vdisk", "7", BASE_ARG, IRQ,
-	    disk, (char *)NULL);
-	_exit(127);
-}
-
-static void
 start(void)
 {
-	int out[2];
+	const char *const args[] = {"7", BASE_ARG, IRQ, disk, NULL};
 
-	ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
-	child_err = memfd_create("stderr", MFD_CLOEXEC);
-	setenv("FAKE_XEN", fake_xen_path(), 1);
-	child = fork();
-	ck_assert_int_ne(child, -1);
-	if (child == 0)
-		become_vdisk(out[1]);
-	close(out[1]);
-	child_out = out[0];
-}
-
-/*
- * Its exit status, which is waited for; -1 if a signal killed it.
- */
-static int
-finish(void)
-{
-	int pidfd = syscall(SYS_pidfd_open, child, 0), status;
-	struct pollfd fd = {.fd = pidfd, .events = POLLIN};
-
-	ck_assert_int_ne(pidfd, -1);
-	ck_assert_msg(
-	    poll(&fd, 1, DRIVER_PATIENCE_MS) == 1, "vdisk does not exit");
-	close(pidfd);
-	ck_assert_int_eq(waitpid(child, &status, 0), child);
-	child = 0;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static const char *
-errors(void)
-{
-	static char text[8192];
-	ssize_t n = pread(child_err, text, sizeof(text) - 1, 0);
-
-	text[n > 0 ? n : 0] = '\0';
-	return text;
-}
-
-static void
-assert_one_line(const char *text)
-{
-	const char *end = strchr(text, '\n');
-
-	ck_assert_msg(end != NULL && end != text && end[1] == '\0',
-	    "not one line: '%s'", text);
-}
-
-static void
-assert_mentions(const char *text, const char *what)
-{
-	ck_assert_msg(
-	    strstr(text, what) != NULL, "'%s' is not in: %s", what, text);
+	if (!child_start())
+		return;
+	setenv(FAKE_HOST, host_path, 1);
+	if (no_uring != 0)
+		refuse_uring(no_uring);
+	child_exec(args, "fake_host.so");
 }
 
 static void
@@ -543,7 +449,7 @@ int
 main(void)
 {
 	Suite *s = suite_create("host");
-	TCase *tc = cases_add(s, "host", setup, teardown);
+	TCase *tc = cases_add(s, "host", setup, child_kill);
 
 	tcase_add_loop_test(tc,
 	    an_operation_that_fails_is_the_guests_error_and_the_next_one_works,

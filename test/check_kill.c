@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,18 +25,12 @@
 #include <linux/virtio_ring.h>
 
 #include "cases.h"
+#include "child.h"
 #include "driver.h"
 #include "fake_xen.h"
 #include "load.h"
 
-#define DOMID	 7
-#define BASE	 0x2000000ULL
-#define BASE_ARG "0x2000000"
-#if defined(__aarch64__)
-#define IRQ "33"
-#else
-#define IRQ "5"
-#endif
+#define DOMID	     7
 #define MIB	     (1ULL << 20)
 #define RAM	     (1 * MIB)
 
@@ -52,8 +45,6 @@
 
 static char disk[64];
 static int file = -1;
-static int child_err = -1;
-static volatile pid_t child; /* serves, or is about to */
 static struct driver drv;
 static struct load load;
 static uint64_t heap; /* of the driver, before it had a queue */
@@ -69,47 +60,20 @@ environment(const char *name, unsigned otherwise)
 }
 
 /*
- * What all of them said, or at least the end of that.
+ * Another one.  They all write to the same file.
  */
-static char *
-errors(void)
-{
-	static char text[1024];
-	off_t end = lseek(child_err, 0, SEEK_END);
-	off_t from = end < (off_t)sizeof(text) ? 0 : end - sizeof(text) + 1;
-	ssize_t n = pread(child_err, text, sizeof(text) - 1, from);
-
-	text[n > 0 ? n : 0] = '\0';
-	return text;
-}
-
-static void
-become_vdisk(void)
-{
-	const char *libs = getenv("FAKE_XEN_LIBS");
-	const char *program = getenv("VDISK");
-	int null = open("/dev/null", O_RDWR);
-
-	/* Nothing of a test that fails stays behind. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	dup2(null, STDOUT_FILENO);
-	dup2(child_err, STDERR_FILENO);
-	setenv("LD_LIBRARY_PATH", libs != NULL ? libs : "build/test/lib", 1);
-	execl(program != NULL ? program : "./vdisk", "vdisk",
-	    drv.legacy ? "--legacy" : "--", "7", BASE_ARG, IRQ, disk, NULL);
-	_exit(127);
-}
-
 static pid_t
 spawn(void)
 {
-	pid_t pid;
+	const char *const args[] = {
+	    drv.legacy ? "--legacy" : "--", "7", BASE_ARG, IRQ, disk, NULL};
+	pid_t pid = child_fork();
 
-	setenv("FAKE_XEN", fake_xen_path(), 1);
-	pid = fork();
-	ck_assert_int_ne(pid, -1);
-	if (pid == 0)
-		become_vdisk();
+	if (pid == 0) {
+		dup2(open("/dev/null", O_WRONLY), STDOUT_FILENO);
+		dup2(child_err, STDERR_FILENO);
+		child_exec(args, NULL);
+	}
 	return pid;
 }
 
@@ -215,13 +179,6 @@ static void
 setup_legacy(void)
 {
 	setup_as(true);
-}
-
-static void
-teardown(void)
-{
-	if (child > 0 && kill(child, SIGKILL) == 0)
-		waitpid(child, NULL, 0);
 }
 
 /*
@@ -649,14 +606,10 @@ set_up_nobody(void)
 static void
 assert_gave_up(int status)
 {
-	const char *text = errors(), *end = strchr(text, '\n');
-
 	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1,
 	    "status %#x", status);
-	ck_assert_msg(
-	    end != NULL && end[1] == '\0', "not one line: '%s'", text);
-	ck_assert_msg(
-	    strstr(text, "in use by another vdisk") != NULL, "%s", text);
+	assert_one_line(errors());
+	assert_mentions(errors(), "in use by another vdisk");
 }
 
 START_TEST(of_two_successors_one_serves_and_one_gives_up)
@@ -676,8 +629,8 @@ START_TEST(of_two_successors_one_serves_and_one_gives_up)
 	child = 0;
 	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1,
 	    "status %#x", status);
-	ck_assert_ptr_nonnull(strstr(errors(), CONTINUING));
-	ck_assert_ptr_nonnull(strstr(errors(), "in use by another vdisk"));
+	assert_mentions(errors(), CONTINUING);
+	assert_mentions(errors(), "in use by another vdisk");
 	ck_assert_uint_eq(fake_xen_calls(XC_CREATE_IOREQ_SERVER), 1);
 }
 END_TEST
@@ -753,7 +706,7 @@ END_TEST
 static TCase *
 add_case(Suite *s, const char *name, SFun before)
 {
-	TCase *tc = cases_add(s, name, before, teardown);
+	TCase *tc = cases_add(s, name, before, child_kill);
 
 	tcase_set_timeout(tc, 3600);
 	return tc;

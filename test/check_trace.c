@@ -20,7 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,6 +34,7 @@
 #include "../ioreq.h"
 #include "../virtio_mmio.h"
 #include "cases.h"
+#include "child.h"
 #include "driver.h"
 #include "fake_log.h"
 #include "fake_xen.h"
@@ -42,14 +42,7 @@
 #include "trace.h"
 
 #define DOMID 1
-#define BASE  0x2000000
 #define JUNK  0xa5 /* what the device has not written */
-
-#if defined(__x86_64__)
-#define IRQ 5
-#else
-#define IRQ 33
-#endif
 
 /* The traces, and what is known of each. */
 static const struct {
@@ -234,7 +227,7 @@ open_device(void)
 {
 	const struct ioreq_config config = {
 	    .domid = DOMID,
-	    .irq = IRQ,
+	    .irq = atoi(IRQ),
 	    .base = BASE,
 	    .size = VIRTIO_MMIO_SIZE,
 	    .state_size = VIRTIO_MMIO_STATE_SIZE,
@@ -794,39 +787,20 @@ END_TEST
  * The recorder, and a toy guest.
  */
 
-static const char *
-environment(const char *name, const char *otherwise)
-{
-	const char *value = getenv(name);
-
-	return value != NULL ? value : otherwise;
-}
-
 static _Noreturn void
 become_recorded(const char *mode, int disk, int trace)
 {
-	const char *libs = environment("FAKE_XEN_LIBS", "build/test/lib");
-	char path[32], domid[8], base[16], irq[8], preload[256];
-
+	char path[32];
+	const char *const args[] = {
+	    "--no-sandbox", mode, "1", BASE_ARG, IRQ, path, NULL};
 	int null = open("/dev/null", O_RDWR);
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(null, STDOUT_FILENO);
 	dup2(null, STDERR_FILENO);
-	snprintf(domid, sizeof(domid), "%u", DOMID);
-	snprintf(base, sizeof(base), "%#x", BASE);
-	snprintf(irq, sizeof(irq), "%u", IRQ);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", trace);
 	setenv("VDISK_TRACE", path, 1);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk);
-	snprintf(preload, sizeof(preload), "%s/record.so", libs);
-	setenv("LD_LIBRARY_PATH", libs, 1);
-	setenv("LD_PRELOAD", preload, 1);
-	/* If it has sanitizers: they like to be the first. */
-	setenv("ASAN_OPTIONS", "detect_leaks=0:verify_asan_link_order=0", 1);
-	execl(environment("VDISK", "./vdisk"), "vdisk", "--no-sandbox", mode,
-	    domid, base, irq, path, (char *)NULL);
-	_exit(127);
+	child_exec(args, "record.so");
 }
 
 /*
@@ -872,8 +846,7 @@ START_TEST(what_a_toy_guest_does_is_recorded_and_can_be_replayed)
 	d.legacy = _i == 2;
 	d.indirect = true;
 	load_init(&load, &d, disk, _i);
-	setenv("FAKE_XEN", fake_xen_path(), 1);
-	pid = fork();
+	pid = child_fork();
 	if (pid == 0)
 		become_recorded(mode, disk, trace);
 	for (tries = 0; fake_xen_server_bound(0) < 2; tries++) {

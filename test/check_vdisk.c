@@ -2,9 +2,6 @@
 /*
  * The program as it is shipped, on the fake host: its arguments, what it says
  * and how it exits, and a guest that uses the disk from another process.
- *
- * The program is $VDISK (./vdisk), the libraries that stand before Xen's are
- * in $FAKE_XEN_LIBS (build/test/lib).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,24 +26,20 @@
 #include <linux/virtio_ring.h>
 
 #include "cases.h"
+#include "child.h"
 #include "driver.h"
 #include "fake_xen.h"
 
-#define DOMID	 7
-#define BASE	 0x2000000ULL
-#define BASE_ARG "0x2000000"
+#define DOMID 7
 #if defined(__aarch64__)
-#define IRQ	"33"
 #define BAD_IRQ "31"
 #else
-#define IRQ	"5"
 #define BAD_IRQ "16"
 #endif
 #define MIB	     (1ULL << 20)
 #define RAM	     (64 * MIB)
 #define DISK	     (32 * MIB)
 #define SECTOR	     512
-#define ARGS_MAX     12
 
 #define FEATURE(bit) (1ULL << (bit))
 #define MODERN                                                                 \
@@ -63,8 +56,6 @@ enum {
 
 static char disk[64]; /* path of the open file below, which has no other */
 static int file = -1;
-static pid_t child;
-static int child_out = -1, child_err = -1;
 static struct driver drv;
 
 static void
@@ -81,29 +72,16 @@ setup(void)
 	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
 }
 
-/* A test that fails leaves this to become_vdisk(). */
+/*
+ * Take away what the child is to do without.
+ */
 static void
-teardown(void)
+impair(int how)
 {
-	if (child > 0 && kill(child, SIGKILL) == 0)
-		waitpid(child, NULL, 0);
-}
+	int fd[2];
 
-static const char *
-environment(const char *name, const char *otherwise)
-{
-	const char *value = getenv(name);
-
-	return value != NULL ? value : otherwise;
-}
-
-static void
-become_vdisk(char **argv, int how, int out, int err)
-{
-	/* Nothing of a test that fails stays behind. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	dup2(out, STDOUT_FILENO);
-	dup2(err, STDERR_FILENO);
+	if (how & NO_READER && pipe2(fd, O_CLOEXEC) == 0)
+		dup2(fd[1], STDOUT_FILENO);
 	if (how & (NO_STDOUT | NO_STREAMS))
 		close(STDOUT_FILENO);
 	if (how & NO_STREAMS) {
@@ -114,11 +92,7 @@ become_vdisk(char **argv, int how, int out, int err)
 		prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE);
 		prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH);
 	}
-	setenv("LD_LIBRARY_PATH",
-	    environment("FAKE_XEN_LIBS", "build/test/lib"), 1);
 	signal(SIGPIPE, SIG_DFL);
-	execv(environment("VDISK", "./vdisk"), argv);
-	_exit(127);
 }
 
 /*
@@ -127,42 +101,10 @@ become_vdisk(char **argv, int how, int out, int err)
 static void
 start(const char *const *args, int how)
 {
-	char *argv[ARGS_MAX + 2] = {(char *)"vdisk"};
-	int out[2], i;
-
-	for (i = 0; args[i] != NULL; i++) {
-		ck_assert_int_lt(i, ARGS_MAX);
-		argv[i + 1] = (char *)args[i];
-	}
-	ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
-	child_err = memfd_create("stderr", MFD_CLOEXEC);
-	setenv("FAKE_XEN", fake_xen_path(), 1);
-	if (how & NO_READER)
-		close(out[0]);
-	child = fork();
-	ck_assert_int_ne(child, -1);
-	if (child == 0)
-		become_vdisk(argv, how, out[1], child_err);
-	close(out[1]);
-	child_out = how & NO_READER ? -1 : out[0];
-}
-
-/*
- * Its exit status, which is waited for; -1 if a signal killed it.
- */
-static int
-finish(void)
-{
-	int pidfd = syscall(SYS_pidfd_open, child, 0), status;
-	struct pollfd fd = {.fd = pidfd, .events = POLLIN};
-
-	ck_assert_int_ne(pidfd, -1);
-	ck_assert_msg(
-	    poll(&fd, 1, DRIVER_PATIENCE_MS) == 1, "vdisk does not exit");
-	close(pidfd);
-	ck_assert_int_eq(waitpid(child, &status, 0), child);
-	child = 0;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	if (!child_start())
+		return;
+	impair(how);
+	child_exec(args, NULL);
 }
 
 static int
@@ -170,46 +112,6 @@ run(const char *const *args, int how)
 {
 	start(args, how);
 	return finish();
-}
-
-/* Everything on stdout up to its end. */
-static const char *
-output(void)
-{
-	static char text[8192];
-	size_t len = 0;
-	ssize_t n;
-
-	while ((n = read(child_out, text + len, sizeof(text) - 1 - len)) > 0)
-		len += n;
-	text[len] = '\0';
-	return text;
-}
-
-static const char *
-errors(void)
-{
-	static char text[8192];
-	ssize_t n = pread(child_err, text, sizeof(text) - 1, 0);
-
-	text[n > 0 ? n : 0] = '\0';
-	return text;
-}
-
-static void
-assert_one_line(const char *text)
-{
-	const char *end = strchr(text, '\n');
-
-	ck_assert_msg(end != NULL && end != text && end[1] == '\0',
-	    "not one line: '%s'", text);
-}
-
-static void
-assert_mentions(const char *text, const char *what)
-{
-	ck_assert_msg(
-	    strstr(text, what) != NULL, "'%s' is not in: %s", what, text);
 }
 
 /*
@@ -293,7 +195,7 @@ exercise(unsigned seed)
 static const struct {
 	const char *name; /* in the message, and so is the value */
 	const char *value;
-	const char *args[ARGS_MAX];
+	const char *args[CHILD_ARGS];
 } wrong[] = {
     {"DOMID", "x", {"x", BASE_ARG, IRQ, "p"}},
     {"DOMID", "''", {"", BASE_ARG, IRQ, "p"}},
@@ -1250,7 +1152,7 @@ int
 main(void)
 {
 	Suite *s = suite_create("vdisk");
-	TCase *tc = cases_add(s, "vdisk", setup, teardown);
+	TCase *tc = cases_add(s, "vdisk", setup, child_kill);
 
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(
