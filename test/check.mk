@@ -12,7 +12,7 @@ check_ioreq       := ioreq test/fake_xen test/fake_log
 check_virtqueue   := virtqueue test/fake_guest test/fake_driver
 check_blk         := blk disk test/fake_uring test/fake_log
 check_virtio_mmio := virtio_mmio virtqueue blk disk test/fake_guest test/fake_ioreq \
-                     test/fake_driver test/fake_uring test/fake_log
+                     test/fake_driver test/fake_uring test/fake_log test/unit
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/load \
                      test/trace test/fake_log

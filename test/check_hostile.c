@@ -20,12 +20,10 @@
 #include "blk.h"
 #include "cases.h"
 #include "disk.h"
-#include "fake_driver.h"
 #include "fake_guest.h"
-#include "fake_ioreq.h"
-#include "fake_log.h"
 #include "fake_uring.h"
 #include "ioreq.h"
+#include "unit.h"
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
@@ -49,12 +47,6 @@
 #define DATA   512
 #define STATUS (DATA + SECTOR)
 
-static struct fake_log lg;
-static struct guest *guest;
-static struct fake_driver drv;
-static struct ioreq_server io;
-static struct blk *blk;
-static struct virtio_mmio *dev;
 static uint64_t page; /* of requests that come one at a time */
 static int file;
 
@@ -91,37 +83,6 @@ setup(void)
 	open_disk(false);
 }
 
-static bool
-try_write(uint32_t offset, uint32_t data)
-{
-	struct access a = {
-	    .kind = ACCESS_WRITE, .offset = offset, .size = 4, .data = data};
-
-	return virtio_mmio_access(dev, &a);
-}
-
-static void
-wr(uint32_t offset, uint32_t data)
-{
-	ck_assert(try_write(offset, data));
-}
-
-static uint32_t
-rd(uint32_t offset)
-{
-	struct access a = {.kind = ACCESS_READ, .offset = offset, .size = 4};
-
-	ck_assert(virtio_mmio_access(dev, &a));
-	return a.data;
-}
-
-static void
-place(uint32_t low, uint64_t gpa)
-{
-	wr(low, gpa);
-	wr(low + 4, gpa >> 32);
-}
-
 /*
  * From reset to DRIVER_OK, with the rings in 'drv'.
  */
@@ -129,10 +90,7 @@ static void
 negotiate(uint64_t features)
 {
 	wr(VIRTIO_MMIO_STATUS, 0);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES, features);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES, features >> 32);
+	choose(features);
 	wr(VIRTIO_MMIO_STATUS, READY & ~VIRTIO_CONFIG_S_DRIVER_OK);
 	wr(VIRTIO_MMIO_QUEUE_NUM, drv.num);
 	place(VIRTIO_MMIO_QUEUE_DESC_LOW, drv.desc_gpa);
@@ -150,8 +108,12 @@ start(uint64_t features)
 	negotiate(features);
 }
 
+/*
+ * As settle(), with a disk that never takes long and a device that never takes
+ * much.
+ */
 static void
-settle(void)
+settle_at_once(void)
 {
 	unsigned n = 0;
 
@@ -213,7 +175,7 @@ expect_working(void)
 	uint16_t before = drv.used->idx;
 
 	offer(100, page, VIRTIO_BLK_T_IN, 42);
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq((uint16_t)(drv.used->idx - before), 1);
 	ck_assert_uint_eq(at(page)[STATUS], VIRTIO_BLK_S_OK);
 	for (unsigned i = 0; i < SECTOR; i++)
@@ -253,7 +215,7 @@ START_TEST(a_header_that_changes_is_judged_and_used_as_it_was_read_once)
 		offer(0, page, VIRTIO_BLK_T_IN, SECTORS - 1);
 		if (!fake_guest_step(guest, page, changes[_i]))
 			return;
-		settle();
+		settle_at_once();
 		fake_guest_step(guest, page, NULL);
 		ck_assert_uint_eq(drv.used->idx, 1);
 		ck_assert_uint_eq(fake_uring.out_of_file, 0);
@@ -270,7 +232,7 @@ START_TEST(a_status_that_the_driver_overwrites_is_its_own_loss)
 	offer(0, page, VIRTIO_BLK_T_IN, 1);
 	/* Its status is the header's first byte. */
 	drv.desc[2].addr = page;
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(drv.used->idx, 1);
 	ck_assert_uint_eq(at(page)[0], VIRTIO_BLK_S_OK);
 	expect_working();
@@ -294,7 +256,7 @@ START_TEST(what_only_the_driver_may_write_stays_as_it_was)
 		memcpy(before, drv.desc, desc_len);
 		memcpy(before + desc_len, drv.avail, avail_len);
 		memcpy(before + desc_len + avail_len, at(page), STATUS);
-		settle();
+		settle_at_once();
 		ck_assert_mem_eq(drv.desc, before, desc_len);
 		ck_assert_mem_eq(drv.avail, before + desc_len, avail_len);
 		ck_assert_mem_eq(at(page), before + desc_len + avail_len,
@@ -313,7 +275,7 @@ START_TEST(with_event_idx_the_used_rings_flags_stay_0)
 		virtio_mmio_run(dev, false);
 		ck_assert_uint_eq(drv.used->flags, 0);
 	}
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(drv.used->flags, 0);
 }
 END_TEST
@@ -324,7 +286,7 @@ START_TEST(without_event_idx_the_used_rings_flags_are_0_or_1)
 	offer(0, page, VIRTIO_BLK_T_IN, 0);
 	virtio_mmio_run(dev, false);
 	ck_assert_uint_le(drv.used->flags, 1);
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(drv.used->flags, 0);
 }
 END_TEST
@@ -341,7 +303,7 @@ START_TEST(a_queue_that_was_disabled_is_left_alone)
 	lookups = fake_guest_lookups(guest);
 	fake_guest_revoke(guest);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(fake_guest_lookups(guest), lookups);
 	ck_assert_uint_eq(io.raised, 0);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_STATUS), READY);
@@ -358,7 +320,7 @@ START_TEST(a_failed_driver_is_left_alone)
 	wr(VIRTIO_MMIO_STATUS, READY | VIRTIO_CONFIG_S_FAILED);
 	lookups = fake_guest_lookups(guest);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(fake_guest_lookups(guest), lookups);
 	expect_file_untouched();
 	negotiate(USUAL);
@@ -401,11 +363,11 @@ START_TEST(a_disk_that_looks_like_an_image_file_is_taken_as_it_is)
 	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS);
 	start(USUAL);
 	offer(0, page, VIRTIO_BLK_T_IN, 0);
-	settle();
+	settle_at_once();
 	ck_assert_mem_eq(at(page) + DATA, formats[_i].begin, formats[_i].len);
 	/* Nor does a guest that writes such a beginning change the disk. */
 	offer(4, page, VIRTIO_BLK_T_OUT, 1);
-	settle();
+	settle_at_once();
 	open_disk(false);
 	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS);
 	ck_assert_uint_eq(lg.lines, 0);
@@ -441,7 +403,7 @@ START_TEST(the_longest_chains_cost_one_lookup_for_each_descriptor)
 	for (i = 0; i < NUM; i++)
 		offer_long_chain(i, table);
 	lookups = fake_guest_lookups(guest);
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(drv.used->idx, NUM);
 	/* Beyond its buffers: two tables, and the rings a few times. */
 	ck_assert_uint_le(
@@ -463,7 +425,7 @@ START_TEST(a_chain_of_more_than_4_gib_is_a_fault)
 		    &t[i], buf, len, i + 1 < n ? VRING_DESC_F_NEXT : 0, i + 1);
 	fake_driver_desc(&drv.desc[0], gpa, n * 16, VRING_DESC_F_INDIRECT, 0);
 	fake_driver_offer(&drv, 0);
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(drv.used->idx, 0);
 	ck_assert_str_eq(lg.last,
 	    "guest fault: chain of more than 4 GiB; the device needs a reset");
@@ -540,7 +502,7 @@ START_TEST(doorbells_without_end_do_not_keep_the_disk_from_finishing)
 			ck_assert_int_eq(poll(&p, 1, 5000) >= 0, 1);
 	}
 	/* Nor does one of them cost more than a look. */
-	settle();
+	settle_at_once();
 	lookups = fake_guest_lookups(guest);
 	for (unsigned n = 0; n < 1000; n++) {
 		wr(VIRTIO_MMIO_QUEUE_NOTIFY, n);
@@ -574,7 +536,7 @@ START_TEST(more_requests_than_the_queue_holds_do_not_keep_the_device_awake)
 	ck_assert(!virtio_mmio_run(dev, false));
 	ck_assert(!virtio_mmio_await(dev));
 	fake_uring.hold = false;
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(drv.used->idx, NUM + 1);
 }
 END_TEST
@@ -586,10 +548,10 @@ START_TEST(requests_without_end_do_not_keep_a_reset_from_being_answered)
 	for (unsigned n = 0; n < NUM; n += 4)
 		offer(n, page, VIRTIO_BLK_T_IN, n % SECTORS);
 	virtio_mmio_run(dev, false);
-	ck_assert(!try_write(VIRTIO_MMIO_STATUS, 0));
+	ck_assert(!try_wr(VIRTIO_MMIO_STATUS, 0));
 	/* The driver goes on all the while, and is not heard. */
 	fake_uring.hold = false;
-	for (unsigned n = 0; !try_write(VIRTIO_MMIO_STATUS, 0); n++) {
+	for (unsigned n = 0; !try_wr(VIRTIO_MMIO_STATUS, 0); n++) {
 		ck_assert_uint_le(n, NUM);
 		drv.avail->idx++;
 		virtio_mmio_run(dev, true);
@@ -614,7 +576,7 @@ START_TEST(resets_without_end_take_no_memory)
 		offer(0, page, n % 2 ? VIRTIO_BLK_T_IN : 99, 3);
 		virtio_mmio_run(dev, false);
 	}
-	settle();
+	settle_at_once();
 	ck_assert_uint_eq(mallinfo2().uordblks + mallinfo2().hblkhd, before);
 	ck_assert_uint_eq(lg.lines, 0);
 }

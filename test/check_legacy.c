@@ -17,12 +17,10 @@
 #include "blk.h"
 #include "cases.h"
 #include "disk.h"
-#include "fake_driver.h"
 #include "fake_guest.h"
-#include "fake_ioreq.h"
-#include "fake_log.h"
 #include "fake_uring.h"
 #include "ioreq.h"
+#include "unit.h"
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
@@ -43,12 +41,6 @@
 #define DRIVER_OK    VIRTIO_CONFIG_S_DRIVER_OK
 #define NEEDS_RESET  VIRTIO_CONFIG_S_NEEDS_RESET
 
-static struct fake_log lg;
-static struct guest *guest;
-static struct fake_driver drv;
-static struct ioreq_server io;
-static struct blk *blk;
-static struct virtio_mmio *dev;
 static uint64_t request; /* header, sector and status */
 static char path[32];	 /* of the disk */
 
@@ -75,30 +67,6 @@ setup(void)
 	guest = fake_guest_open(BASE, SIZE);
 	request = fake_guest_alloc(guest, 2 * SECTOR, SECTOR);
 	ck_assert(open_device(true));
-}
-
-static uint32_t
-rd(uint32_t offset)
-{
-	struct access a = {.kind = ACCESS_READ, .offset = offset, .size = 4};
-
-	ck_assert(virtio_mmio_access(dev, &a));
-	return a.data;
-}
-
-static bool
-try_wr(uint32_t offset, uint32_t data)
-{
-	struct access a = {
-	    .kind = ACCESS_WRITE, .offset = offset, .size = 4, .data = data};
-
-	return virtio_mmio_access(dev, &a);
-}
-
-static void
-wr(uint32_t offset, uint32_t data)
-{
-	ck_assert(try_wr(offset, data));
 }
 
 static uint64_t
@@ -186,20 +154,6 @@ offer(uint16_t head, uint32_t type, uint64_t sector)
 	fake_driver_desc(
 	    &d[2], request + 16 + SECTOR, 1, VRING_DESC_F_WRITE, 0);
 	fake_driver_offer(&drv, head);
-}
-
-static void
-settle(void)
-{
-	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
-
-	for (;;) {
-		while (virtio_mmio_run(dev, false) || virtio_mmio_await(dev))
-			;
-		if (virtio_mmio_idle(dev))
-			return;
-		ck_assert_int_eq(poll(&p, 1, 5000), 1);
-	}
 }
 
 static void

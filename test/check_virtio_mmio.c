@@ -19,12 +19,10 @@
 #include "blk.h"
 #include "cases.h"
 #include "disk.h"
-#include "fake_driver.h"
 #include "fake_guest.h"
-#include "fake_ioreq.h"
-#include "fake_log.h"
 #include "fake_uring.h"
 #include "ioreq.h"
+#include "unit.h"
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
@@ -56,12 +54,6 @@
 #define SLOT_DATA   16
 #define SLOT_STATUS (SLOT_DATA + SECTOR)
 
-static struct fake_log lg;
-static struct guest *guest;
-static struct fake_driver drv;
-static struct ioreq_server io;
-static struct blk *blk;
-static struct virtio_mmio *dev;
 static uint64_t slots;
 static int disk;
 static char path[32]; /* of the disk */
@@ -92,39 +84,6 @@ setup(void)
 
 /* Registers. */
 
-static uint64_t
-read_sized(uint32_t offset, uint32_t size)
-{
-	struct access a = {.kind = ACCESS_READ,
-	    .offset = offset,
-	    .size = size,
-	    .data = UINT64_C(0xa5a5a5a5a5a5a5a5)};
-
-	ck_assert(virtio_mmio_access(dev, &a));
-	return a.data;
-}
-
-static bool
-write_sized(uint32_t offset, uint32_t size, uint64_t data)
-{
-	struct access a = {
-	    .kind = ACCESS_WRITE, .offset = offset, .size = size, .data = data};
-
-	return virtio_mmio_access(dev, &a);
-}
-
-static uint32_t
-rd(uint32_t offset)
-{
-	return read_sized(offset, 4);
-}
-
-static void
-wr(uint32_t offset, uint32_t data)
-{
-	ck_assert(write_sized(offset, 4, data));
-}
-
 static bool
 reset_now(void)
 {
@@ -140,15 +99,6 @@ offered(void)
 	low = rd(VIRTIO_MMIO_DEVICE_FEATURES);
 	wr(VIRTIO_MMIO_DEVICE_FEATURES_SEL, 1);
 	return low | (uint64_t)rd(VIRTIO_MMIO_DEVICE_FEATURES) << 32;
-}
-
-static void
-choose(uint64_t features)
-{
-	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES, features);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES, features >> 32);
 }
 
 /*
@@ -169,12 +119,9 @@ place_queue(uint32_t num, uint64_t desc, uint64_t driver, uint64_t device)
 {
 	wr(VIRTIO_MMIO_QUEUE_SEL, 0);
 	wr(VIRTIO_MMIO_QUEUE_NUM, num);
-	wr(VIRTIO_MMIO_QUEUE_DESC_LOW, desc);
-	wr(VIRTIO_MMIO_QUEUE_DESC_HIGH, desc >> 32);
-	wr(VIRTIO_MMIO_QUEUE_AVAIL_LOW, driver);
-	wr(VIRTIO_MMIO_QUEUE_AVAIL_HIGH, driver >> 32);
-	wr(VIRTIO_MMIO_QUEUE_USED_LOW, device);
-	wr(VIRTIO_MMIO_QUEUE_USED_HIGH, device >> 32);
+	place(VIRTIO_MMIO_QUEUE_DESC_LOW, desc);
+	place(VIRTIO_MMIO_QUEUE_AVAIL_LOW, driver);
+	place(VIRTIO_MMIO_QUEUE_USED_LOW, device);
 }
 
 static void
@@ -229,25 +176,6 @@ offer(unsigned i, uint32_t type, uint64_t sector)
 	    3 * i + 2);
 	fake_driver_desc(&d[2], gpa + SLOT_STATUS, 1, VRING_DESC_F_WRITE, 0);
 	fake_driver_offer(&drv, 3 * i);
-}
-
-/*
- * Let the device run until it has nothing to do and goes to sleep.
- */
-static void
-settle(void)
-{
-	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
-
-	for (;;) {
-		unsigned n = 0;
-
-		while (virtio_mmio_run(dev, false) || virtio_mmio_await(dev))
-			ck_assert_uint_lt(n++, 1000);
-		if (virtio_mmio_idle(dev))
-			return;
-		ck_assert_int_eq(poll(&p, 1, 5000), 1);
-	}
 }
 
 static void
@@ -1725,13 +1653,10 @@ START_TEST(a_driver_can_go_on_setting_up_where_it_was)
 	expect_continued();
 	fake_driver_init(&drv, guest, 64);
 	wr(VIRTIO_MMIO_QUEUE_NUM, 64);
-	wr(VIRTIO_MMIO_QUEUE_DESC_LOW, drv.desc_gpa);
-	wr(VIRTIO_MMIO_QUEUE_DESC_HIGH, drv.desc_gpa >> 32);
+	place(VIRTIO_MMIO_QUEUE_DESC_LOW, drv.desc_gpa);
 	expect_continued();
-	wr(VIRTIO_MMIO_QUEUE_AVAIL_LOW, drv.avail_gpa);
-	wr(VIRTIO_MMIO_QUEUE_AVAIL_HIGH, drv.avail_gpa >> 32);
-	wr(VIRTIO_MMIO_QUEUE_USED_LOW, drv.used_gpa);
-	wr(VIRTIO_MMIO_QUEUE_USED_HIGH, drv.used_gpa >> 32);
+	place(VIRTIO_MMIO_QUEUE_AVAIL_LOW, drv.avail_gpa);
+	place(VIRTIO_MMIO_QUEUE_USED_LOW, drv.used_gpa);
 	expect_continued();
 	wr(VIRTIO_MMIO_QUEUE_READY, 1);
 	expect_continued();
