@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The virtio-blk device behind the queue (virtio 1.2, 5.2).  Owns the judging
- * of requests and their execution on the disk through io_uring.  Does not know
- * of rings or guest-physical addresses.
+ * of requests, and what is to be done for them.  Does not know of rings or
+ * guest-physical addresses, nor how the disk is read and written.
  *
  * A request that is refused, or needs no I/O, is done when it is submitted;
- * any other is at any time one operation of the kernel's, continued when that
- * was short.  Either way it comes back through blk_reap().
+ * any other is at any time one operation of the engine's.  Either way it comes
+ * back through blk_reap().
  */
 #include <endian.h>
 #include <errno.h>
@@ -19,17 +19,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <liburing.h>
 #include <xentoollog.h>
 
 #include "blk.h"
 #include "disk.h"
+#include "engine.h"
 
 /* Segments of a request: a chain of BLK_IOVECS less header and status. */
 #define SEG_MAX (BLK_IOVECS - 2)
-
-/* What one operation transfers at most; the kernel's own limit is higher. */
-#define TRANSFER_MAX (UINT32_C(1) << 30)
 
 /*
  * The largest range discarded or zeroed, in sectors: 1 GiB is quickly given
@@ -42,12 +39,6 @@
 #define MAKE_HOLE  (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define MAKE_ZEROS (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
-/*
- * Operations started again, per request, after EINTR, EAGAIN, or EFAULT: guest
- * memory can be missing for a moment while more of it is being mapped.
- */
-#define RETRIES 16
-
 struct blk {
 	xentoollog_logger *log;
 	struct disk disk;
@@ -56,15 +47,12 @@ struct blk {
 	uint64_t capacity; /* in sectors */
 	char serial[VIRTIO_BLK_ID_BYTES];
 	struct virtio_blk_config config;
-	struct io_uring uring;
+	struct engine *engine;
 	unsigned inflight; /* submitted and not reaped */
-	int refusal;	   /* how the last submission ended */
 	struct blk_stats stats;
-	unsigned errors; /* failed operations since the last message */
-	time_t logged;	 /* second of the last message about one */
-	STAILQ_HEAD(blk_reqs, blk_req) done;
-	/* Flushes: those that the kernel carries out, as one, and the next. */
-	struct blk_reqs flushing, flushes;
+	unsigned errors;	/* failed operations since the last message */
+	time_t logged;		/* second of the last message about one */
+	struct engine_ops done; /* without I/O, or after it */
 	struct blk_req *free[BLK_REQS]; /* the last one used comes first */
 	unsigned nfree;
 	struct blk_req req[BLK_REQS];
@@ -94,47 +82,11 @@ configure(struct blk *blk)
 	};
 }
 
-/*
- * Set up the ring.  By a ring can be done what no filter of system calls sees:
- * ours does what is listed here and nothing else, and on our file only.
- */
-static int
-open_ring(struct blk *blk)
-{
-	struct io_uring_restriction allowed[] = {
-	    {.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
-		.sqe_flags = IOSQE_FIXED_FILE},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
-	    /* From here on not if read-only. */
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
-	    {.opcode = IORING_RESTRICTION_SQE_OP,
-		.sqe_op = IORING_OP_FALLOCATE},
-	};
-	unsigned n = blk->read_only ? 4 : sizeof(allowed) / sizeof(allowed[0]);
-	int e;
-
-	e = io_uring_queue_init(BLK_REQS, &blk->uring, IORING_SETUP_R_DISABLED);
-	if (e == 0)
-		e = io_uring_register_files(&blk->uring, &blk->disk.fd, 1);
-	/* Debian 12's liburing does not export its functions for these two. */
-	if (e == 0)
-		e = io_uring_register(blk->uring.ring_fd,
-		    IORING_REGISTER_RESTRICTIONS, allowed, n);
-	if (e == 0)
-		e = io_uring_register(
-		    blk->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-	return e;
-}
-
 struct blk *
 blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
     const char *serial)
 {
 	struct blk *blk = calloc(1, sizeof(*blk));
-	int e;
 
 	if (blk == NULL) {
 		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
@@ -145,8 +97,6 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 	blk->writeback = true;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
 	STAILQ_INIT(&blk->done);
-	STAILQ_INIT(&blk->flushing);
-	STAILQ_INIT(&blk->flushes);
 	while (blk->nfree < BLK_REQS) {
 		blk->free[blk->nfree] = &blk->req[blk->nfree];
 		blk->nfree++;
@@ -154,11 +104,9 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 	if (!disk_open(&blk->disk, log, path, how))
 		goto fail;
 	configure(blk);
-	e = open_ring(blk);
-	if (e < 0) {
-		xtl_log(log, XTL_ERROR, -e, "vdisk", "cannot set up io_uring");
+	blk->engine = engine_open(log, &blk->disk, blk->read_only, BLK_REQS);
+	if (blk->engine == NULL)
 		goto fail;
-	}
 	return blk;
 fail:
 	free(blk);
@@ -286,112 +234,18 @@ total(const struct iovec *iov, unsigned n)
 }
 
 /*
- * The first 'done' bytes of what was left are transferred.
- */
-static void
-advance(struct blk_req *req, uint64_t done)
-{
-	req->left -= done;
-	req->offset += done;
-	if (req->type == VIRTIO_BLK_T_IN)
-		req->filled += done;
-	while (req->segments > 0 && done >= req->data->iov_len) {
-		done -= req->data->iov_len;
-		req->data++;
-		req->segments--;
-	}
-	if (done > 0) {
-		req->data->iov_base = (char *)req->data->iov_base + done;
-		req->data->iov_len -= done;
-	}
-}
-
-/*
  * Write the device's name to the guest, as much of it as there is room for.
  */
 static void
-get_id(const struct blk *blk, struct blk_req *req)
+get_id(const struct blk *blk, struct engine_op *op)
 {
-	size_t at = 0;
+	for (unsigned i = 0; i < op->segments; i++) {
+		size_t some =
+		    MIN(sizeof(blk->serial) - op->done, op->data[i].iov_len);
 
-	while (req->segments > 0 && at < sizeof(blk->serial)) {
-		size_t some = MIN(sizeof(blk->serial) - at, req->data->iov_len);
-
-		memcpy(req->data->iov_base, blk->serial + at, some);
-		at += some;
-		req->data++;
-		req->segments--;
+		memcpy(op->data[i].iov_base, blk->serial + op->done, some);
+		op->done += some;
 	}
-	req->filled = at;
-}
-
-/*
- * Prepare to write zeros to what is left, or to the first of it.
- */
-static void
-prepare_zeros(struct io_uring_sqe *sqe, struct blk_req *req)
-{
-	static const char zeros[4096];
-	uint64_t left = req->left;
-
-	/* The memory for the request's own buffers is free by now. */
-	req->segments = 0;
-	while (req->segments < BLK_IOVECS && left > 0) {
-		struct iovec *iov = &req->iov[req->segments++];
-
-		iov->iov_base = (void *)zeros;
-		iov->iov_len = MIN(left, sizeof(zeros));
-		left -= iov->iov_len;
-	}
-	req->data = req->iov;
-	io_uring_prep_writev(sqe, 0, req->data, req->segments, req->offset);
-}
-
-/*
- * Whether the request's operation is a fallocate().
- */
-static bool
-by_fallocate(const struct blk_req *req)
-{
-	return (req->type == VIRTIO_BLK_T_DISCARD ||
-		   req->type == VIRTIO_BLK_T_WRITE_ZEROES) &&
-	       req->mode != 0;
-}
-
-/*
- * Hand the rest of the request to io_uring.  There is room: each request has
- * one operation at most.
- */
-static void
-start(struct blk *blk, struct blk_req *req)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&blk->uring);
-	int dsync = blk->writeback ? 0 : RWF_DSYNC;
-	void *base = req->segments > 0 ? req->data->iov_base : NULL;
-	unsigned one =
-	    req->segments > 0 ? MIN(req->data->iov_len, TRANSFER_MAX) : 0;
-
-	if (req->type == VIRTIO_BLK_T_FLUSH)
-		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
-	else if (by_fallocate(req))
-		io_uring_prep_fallocate(
-		    sqe, 0, req->mode, req->offset, req->left);
-	else if (req->type == VIRTIO_BLK_T_WRITE_ZEROES)
-		prepare_zeros(sqe, req);
-	else if (req->type == VIRTIO_BLK_T_IN && req->segments == 1)
-		io_uring_prep_read(sqe, 0, base, one, req->offset);
-	else if (req->type == VIRTIO_BLK_T_IN)
-		io_uring_prep_readv(
-		    sqe, 0, req->data, req->segments, req->offset);
-	else if (req->segments == 1)
-		io_uring_prep_write(sqe, 0, base, one, req->offset);
-	else
-		io_uring_prep_writev(
-		    sqe, 0, req->data, req->segments, req->offset);
-	if (req->type == VIRTIO_BLK_T_OUT)
-		sqe->rw_flags = dsync;
-	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
-	io_uring_sqe_set_data(sqe, req);
 }
 
 /*
@@ -400,12 +254,14 @@ start(struct blk *blk, struct blk_req *req)
 static void
 finish(struct blk *blk, struct blk_req *req, uint8_t status)
 {
+	uint64_t filled = req->op.what == ENGINE_READ ? req->op.done : 0;
+
 	*req->status = status;
 	blk->stats.requests++;
 	blk->stats.errors += status != VIRTIO_BLK_S_OK;
 	/* The status byte is the last one: it counts if all before it do. */
-	req->written = req->filled + (req->filled == req->room);
-	STAILQ_INSERT_TAIL(&blk->done, req, link);
+	req->written = filled + (filled == req->room);
+	STAILQ_INSERT_TAIL(&blk->done, &req->op, link);
 }
 
 /*
@@ -414,18 +270,27 @@ finish(struct blk *blk, struct blk_req *req, uint8_t status)
 static void
 transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
 {
-	uint64_t sectors = req->left / SECTOR;
+	struct engine_op *op = &req->op;
+	uint64_t sectors = op->left / SECTOR;
 
-	if (req->left % SECTOR != 0 || sectors > blk->capacity ||
+	if (op->left % SECTOR != 0 || sectors > blk->capacity ||
 	    sector > blk->capacity - sectors ||
-	    (req->type == VIRTIO_BLK_T_OUT && blk->read_only)) {
+	    (op->what == ENGINE_WRITE && blk->read_only)) {
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
-	} else if (req->left == 0) {
+	} else if (op->left == 0) {
 		finish(blk, req, VIRTIO_BLK_S_OK);
 	} else {
-		req->offset = sector * SECTOR;
-		start(blk, req);
+		op->offset = sector * SECTOR;
+		op->stable = !blk->writeback;
+		engine_start(blk->engine, op);
 	}
+}
+
+static void
+flush(struct blk *blk, struct engine_op *op)
+{
+	op->what = ENGINE_FLUSH;
+	engine_start(blk->engine, op);
 }
 
 /*
@@ -435,26 +300,54 @@ transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
 static void
 next_range(struct blk *blk, struct blk_req *req)
 {
+	bool discard = req->type == VIRTIO_BLK_T_DISCARD;
 	struct virtio_blk_discard_write_zeroes *r;
+	struct engine_op *op = &req->op;
 
 	while (req->ranges > 0) {
 		r = &req->range[--req->ranges];
-		req->offset = le64toh(r->sector) * SECTOR;
-		req->left = (uint64_t)le32toh(r->num_sectors) * SECTOR;
-		req->mode = req->type == VIRTIO_BLK_T_DISCARD || r->flags != 0
-				? MAKE_HOLE
-				: MAKE_ZEROS;
-		if (req->left > 0) {
-			start(blk, req);
+		op->what = ENGINE_ALLOCATE;
+		op->mode = discard || r->flags != 0 ? MAKE_HOLE : MAKE_ZEROS;
+		op->offset = le64toh(r->sector) * SECTOR;
+		op->left = (uint64_t)le32toh(r->num_sectors) * SECTOR;
+		if (op->left > 0) {
+			engine_start(blk->engine, op);
 			return;
 		}
 	}
-	if (blk->writeback) {
+	if (blk->writeback)
 		finish(blk, req, VIRTIO_BLK_S_OK);
-	} else {
-		req->type = VIRTIO_BLK_T_FLUSH;
-		STAILQ_INSERT_TAIL(&blk->flushes, req, link);
+	else
+		flush(blk, op);
+}
+
+/*
+ * Write zeros to the range, or to the first of it, and leave the rest to be
+ * the next range.
+ */
+static void
+write_zeros(struct blk *blk, struct blk_req *req)
+{
+	static const char zeros[4096];
+	struct virtio_blk_discard_write_zeroes *r = &req->range[req->ranges];
+	struct engine_op *op = &req->op;
+	uint64_t left = op->left;
+
+	/* The memory for the request's own buffers is free by now. */
+	op->data = req->iov;
+	for (op->segments = 0; op->segments < BLK_IOVECS && left > 0;) {
+		struct iovec *iov = &req->iov[op->segments++];
+
+		iov->iov_base = (void *)zeros;
+		iov->iov_len = MIN(left, sizeof(zeros));
+		left -= iov->iov_len;
 	}
+	op->what = ENGINE_WRITE;
+	op->left -= left;
+	r->sector = htole64((op->offset + op->left) / SECTOR);
+	r->num_sectors = htole32(left / SECTOR);
+	req->ranges++;
+	engine_start(blk->engine, op);
 }
 
 /*
@@ -499,40 +392,43 @@ bool
 blk_submit(struct blk *blk, struct blk_req *req)
 {
 	struct iovec *writable = req->iov + req->readable;
+	struct engine_op *op = &req->op;
 	struct virtio_blk_outhdr hdr;
 
 	req->status = take_status(writable, &req->writable);
 	if (req->status == NULL)
 		return false;
 	req->room = total(writable, req->writable);
-	req->filled = 0;
-	req->retries = 0;
+	req->op = (struct engine_op){.what = ENGINE_READ};
 	blk->inflight++;
 	if (!take_front(req->iov, req->readable, &hdr, sizeof(hdr))) {
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
 		return true;
 	}
 	req->type = le32toh(hdr.type);
-	req->data = req->type == VIRTIO_BLK_T_OUT ? req->iov : writable;
-	req->segments =
-	    req->type == VIRTIO_BLK_T_OUT ? req->readable : req->writable;
-	req->left = total(req->data, req->segments);
+	op->data = writable;
+	op->segments = req->writable;
+	if (req->type == VIRTIO_BLK_T_OUT) {
+		op->what = ENGINE_WRITE;
+		op->data = req->iov;
+		op->segments = req->readable;
+	}
+	op->left = total(op->data, op->segments);
 	switch (req->type) {
 	case VIRTIO_BLK_T_IN:
 	case VIRTIO_BLK_T_OUT:
-		advance(req, 0); /* past what the header left empty */
 		transfer(blk, req, le64toh(hdr.sector));
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		STAILQ_INSERT_TAIL(&blk->flushes, req, link);
 		blk->stats.flushes++;
+		flush(blk, op);
 		break;
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
 		clear(blk, req);
 		break;
 	case VIRTIO_BLK_T_GET_ID:
-		get_id(blk, req);
+		get_id(blk, op);
 		finish(blk, req, VIRTIO_BLK_S_OK);
 		break;
 	default:
@@ -545,10 +441,11 @@ blk_submit(struct blk *blk, struct blk_req *req)
  * Tell of a failed operation, at most once a second.
  */
 static void
-log_failure(struct blk *blk, const struct blk_req *req, int error)
+log_failure(struct blk *blk, const struct blk_req *req)
 {
-	const char *what = req->type == VIRTIO_BLK_T_IN	       ? "read"
-			   : req->type == VIRTIO_BLK_T_FLUSH   ? "flush"
+	const struct engine_op *op = &req->op;
+	const char *what = op->what == ENGINE_READ	       ? "read"
+			   : op->what == ENGINE_FLUSH	       ? "flush"
 			   : req->type == VIRTIO_BLK_T_DISCARD ? "discard"
 							       : "write";
 	char place[32] = "";
@@ -558,39 +455,14 @@ log_failure(struct blk *blk, const struct blk_req *req, int error)
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_sec == blk->logged)
 		return;
-	if (req->type != VIRTIO_BLK_T_FLUSH)
+	if (op->what != ENGINE_FLUSH)
 		snprintf(place, sizeof(place), " at byte %llu",
-		    (unsigned long long)req->offset);
-	xtl_log(blk->log, XTL_ERROR, error, "vdisk",
+		    (unsigned long long)op->offset);
+	xtl_log(blk->log, XTL_ERROR, op->error, "vdisk",
 	    "%s%s failed (failures since the last message: %u)", what, place,
 	    blk->errors);
 	blk->logged = now.tv_sec;
 	blk->errors = 0;
-}
-
-/*
- * Start the flushes that have come since the last ones were started, when those
- * are done.  One operation does for all: whatever was written before any of
- * them was written before it.
- */
-static void
-start_flushes(struct blk *blk)
-{
-	if (!STAILQ_EMPTY(&blk->flushing) || STAILQ_EMPTY(&blk->flushes))
-		return;
-	STAILQ_CONCAT(&blk->flushing, &blk->flushes);
-	start(blk, STAILQ_FIRST(&blk->flushing));
-}
-
-static void
-finish_flushes(struct blk *blk, uint8_t status)
-{
-	struct blk_req *req;
-
-	while ((req = STAILQ_FIRST(&blk->flushing)) != NULL) {
-		STAILQ_REMOVE_HEAD(&blk->flushing, link);
-		finish(blk, req, status);
-	}
 }
 
 /*
@@ -601,89 +473,58 @@ do_otherwise(struct blk *blk, struct blk_req *req)
 {
 	if (req->type == VIRTIO_BLK_T_DISCARD) {
 		finish(blk, req, VIRTIO_BLK_S_UNSUPP);
+	} else if (req->op.mode == MAKE_HOLE) {
+		req->op.mode = MAKE_ZEROS;
+		engine_start(blk->engine, &req->op);
 	} else {
-		req->mode = req->mode == MAKE_HOLE ? MAKE_ZEROS : 0;
-		start(blk, req);
+		write_zeros(blk, req);
 	}
 }
 
 /*
- * The kernel has finished an operation of the request with result 'res': finish
- * the request, or go on with what is left of it.
+ * The request's operation is over: go on to the next one, or finish it.
  */
 static void
-complete(struct blk *blk, struct blk_req *req, int res)
+proceed(struct blk *blk, struct blk_req *req)
 {
-	if ((res == -EINTR || res == -EAGAIN || res == -EFAULT) &&
-	    req->retries++ < RETRIES) {
-		start(blk, req);
-	} else if (req->type == VIRTIO_BLK_T_FLUSH) {
-		if (res < 0)
-			log_failure(blk, req, -res);
-		finish_flushes(
-		    blk, res < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
-	} else if (res == -EOPNOTSUPP && by_fallocate(req)) {
+	const struct engine_op *op = &req->op;
+
+	*(op->what == ENGINE_READ ? &blk->stats.read : &blk->stats.written) +=
+	    op->done;
+	if (op->error == EOPNOTSUPP && op->what == ENGINE_ALLOCATE) {
 		do_otherwise(blk, req);
-	} else if (res < 0) {
-		log_failure(blk, req, -res);
+	} else if (op->error != 0) {
+		log_failure(blk, req);
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
-	} else if (by_fallocate(req)) {
+	} else if (op->what != ENGINE_FLUSH &&
+		   (req->type == VIRTIO_BLK_T_DISCARD ||
+		       req->type == VIRTIO_BLK_T_WRITE_ZEROES)) {
 		next_range(blk, req);
-	} else if (res == 0) {
-		/* The file has become smaller than the disk. */
-		log_failure(blk, req, ENXIO);
-		finish(blk, req, VIRTIO_BLK_S_IOERR);
 	} else {
-		*(req->type == VIRTIO_BLK_T_IN ? &blk->stats.read
-					       : &blk->stats.written) += res;
-		advance(req, res);
-		if (req->left > 0)
-			start(blk, req);
-		else if (req->type == VIRTIO_BLK_T_WRITE_ZEROES)
-			next_range(blk, req);
-		else
-			finish(blk, req, VIRTIO_BLK_S_OK);
+		finish(blk, req, VIRTIO_BLK_S_OK);
 	}
 }
 
 void
 blk_kick(struct blk *blk)
 {
-	int e;
-
-	start_flushes(blk);
-	if (io_uring_sq_ready(&blk->uring) == 0)
-		return;
-	/* What is not taken now stays queued for the next time. */
-	e = io_uring_submit(&blk->uring);
-	if (e < 0 && e != blk->refusal && e != -EINTR && e != -EAGAIN &&
-	    e != -EBUSY)
-		xtl_log(blk->log, XTL_CRITICAL, -e, "vdisk",
-		    "cannot submit to io_uring");
-	blk->refusal = e;
+	engine_kick(blk->engine);
 }
 
 struct blk_req *
 blk_reap(struct blk *blk)
 {
-	struct io_uring_cqe *cqe;
-	struct blk_req *req;
+	struct engine_op *op;
 
-	while (STAILQ_EMPTY(&blk->done)) {
-		/* Before we say "nothing yet", what goes on may do so. */
-		if (io_uring_peek_cqe(&blk->uring, &cqe) != 0) {
-			blk_kick(blk);
-			if (io_uring_peek_cqe(&blk->uring, &cqe) != 0)
-				return NULL;
-		}
-		req = io_uring_cqe_get_data(cqe);
-		complete(blk, req, cqe->res);
-		io_uring_cqe_seen(&blk->uring, cqe);
+	while ((op = STAILQ_FIRST(&blk->done)) == NULL) {
+		op = engine_reap(blk->engine);
+		if (op == NULL)
+			return NULL;
+		proceed(blk, (struct blk_req *)op);
 	}
-	req = STAILQ_FIRST(&blk->done);
 	STAILQ_REMOVE_HEAD(&blk->done, link);
 	blk->inflight--;
-	return req;
+	return (struct blk_req *)op;
 }
 
 unsigned
@@ -695,5 +536,5 @@ blk_inflight(const struct blk *blk)
 int
 blk_fd(const struct blk *blk)
 {
-	return blk->uring.ring_fd;
+	return engine_fd(blk->engine);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The virtio-blk device behind the queue (virtio 1.2, 5.2): requests, their
- * asynchronous execution on the backing file, and the configuration space.
+ * The virtio-blk device behind the queue (virtio 1.2, 5.2): requests, and the
+ * configuration space.
  * Knows nothing of rings or guest-physical addresses.
  */
 #ifndef BLK_H
@@ -9,10 +9,11 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/queue.h>
 #include <sys/uio.h>
 
 #include <linux/virtio_blk.h>
+
+#include "engine.h"
 
 struct xentoollog_logger;
 struct blk;
@@ -31,24 +32,17 @@ struct blk;
  * blk_reap() has given the request back.
  */
 struct blk_req {
-	uint16_t head;	   /* the caller's, to know the request again */
-	uint16_t readable; /* in: number of iovecs the device may read */
+	struct engine_op op; /* blk.c's, and the first, by which it knows us */
+	uint16_t head;	     /* the caller's, to know the request again */
+	uint16_t readable;   /* in: number of iovecs the device may read */
 	uint16_t writable; /* in: number of iovecs it may write, after those */
 	uint32_t written;  /* out: bytes written, counted from the first
 			      writable byte without a gap (virtio 2.7.8.2) */
 
 	/* The rest is blk.c's. */
-	STAILQ_ENTRY(blk_req) link;
-	uint8_t *status;    /* where the status byte goes */
-	uint64_t room;	    /* writable bytes before it */
-	uint64_t filled;    /* ... of which written, from the first on */
-	uint64_t offset;    /* the rest goes here in the file, in bytes */
-	uint64_t left;	    /* ... and is as many bytes */
-	struct iovec *data; /* ... in these */
-	uint32_t segments;  /* ... as many iovecs */
-	uint32_t type;	    /* VIRTIO_BLK_T_* */
-	uint32_t retries;
-	int mode;	 /* of fallocate(), 0: write zeros */
+	uint8_t *status; /* where the status byte goes */
+	uint64_t room;	 /* writable bytes before it */
+	uint32_t type;	 /* VIRTIO_BLK_T_* */
 	uint32_t ranges; /* to be discarded or zeroed after this one */
 	struct virtio_blk_discard_write_zeroes range[BLK_RANGES];
 	struct iovec iov[BLK_IOVECS];

@@ -102,7 +102,7 @@ map(struct guest *guest, uint64_t first)
 /*
  * Make 'page' present if the guest has it.  A request in flight on other pages
  * of the chunk may find them missing for a moment, and is then done again:
- * blk.c takes EFAULT for what it is.
+ * engine.c takes EFAULT for what it is.
  */
 static bool
 make_present(struct guest *guest, uint64_t page)

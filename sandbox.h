@@ -24,7 +24,7 @@ struct sandbox {
  * all system calls but those of the loop; to make any other ends the process.
  * What can be done to Xen by the system calls that stay is restricted where its
  * interfaces are opened (ioreq.h), what the kernel does for us through io_uring
- * likewise (blk.c).
+ * likewise (engine.c).
  *
  * False if the host refuses a part of it, which has been logged to 'log'.
  * Either way there is no way back.

@@ -10,8 +10,8 @@ CHECK_SHIPPED := $(filter-out vdisk sandbox,$(SOURCES:%.c=%))
 check_guest       := guest test/fake_xen test/fake_log
 check_ioreq       := ioreq test/fake_xen test/fake_log
 check_virtqueue   := virtqueue test/fake_guest test/fake_driver
-check_blk         := blk disk test/fake_uring test/fake_log
-check_virtio_mmio := virtio_mmio virtqueue blk disk test/fake_guest test/fake_ioreq \
+check_blk         := blk engine disk test/fake_uring test/fake_log
+check_virtio_mmio := virtio_mmio virtqueue blk engine disk test/fake_guest test/fake_ioreq \
                      test/fake_driver test/fake_uring test/fake_log test/unit
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/load \
@@ -22,13 +22,13 @@ check_sandbox     := sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
 check_legacy      := $(check_virtio_mmio)
 check_host        := test/child test/fake_xen test/driver
-check_fuzz        := virtio_mmio virtqueue blk disk test/fuzz test/fake_ioreq test/fake_log
+check_fuzz        := virtio_mmio virtqueue blk engine disk test/fuzz test/fake_ioreq test/fake_log
 
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
 check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_raise,--wrap=blk_features
 
-# What blk.c submits can be watched, held back, shortened or made to fail.
+# What engine.c submits can be watched, held back, shortened or made to fail.
 check_blk_LDFLAGS := -Wl,--wrap=io_uring_submit
 check_virtio_mmio_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=fdatasync
 check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit

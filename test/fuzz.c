@@ -642,12 +642,14 @@ writes_zeros(const struct io_uring_sqe *sqe)
 	static const uint8_t zeros[PAGE];
 	const struct blk_req *req =
 	    (const struct blk_req *)(uintptr_t)sqe->user_data;
-	const struct iovec *iov = (const struct iovec *)(uintptr_t)sqe->addr;
+	const struct iovec *iov;
+	struct iovec one;
+	unsigned n;
 
-	if (req->type != VIRTIO_BLK_T_WRITE_ZEROES ||
-	    sqe->opcode != IORING_OP_WRITEV)
+	if (req->type != VIRTIO_BLK_T_WRITE_ZEROES || !is_write(sqe))
 		return false;
-	for (unsigned i = 0; i < sqe->len; i++)
+	iov = vector(sqe, &one, &n);
+	for (unsigned i = 0; i < n; i++)
 		CHECK(iov[i].iov_len <= sizeof(zeros) &&
 			  memcmp(iov[i].iov_base, zeros, iov[i].iov_len) == 0,
 		    "zeros that are none");

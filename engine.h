@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Asynchronous operations on the disk's bytes, each of them to its end.  Knows
+ * nothing of virtio.
+ */
+#ifndef ENGINE_H
+#define ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/uio.h>
+
+struct disk;
+struct engine;
+struct xentoollog_logger;
+
+enum engine_what {
+	ENGINE_READ,
+	ENGINE_WRITE,
+	ENGINE_FLUSH,	 /* fdatasync() */
+	ENGINE_ALLOCATE, /* fallocate() */
+};
+
+struct engine_op {
+	/* The caller's; the last four change meanwhile. */
+	enum engine_what what;
+	bool stable;	    /* a write: on stable storage when it is done */
+	int mode;	    /* of fallocate() */
+	uint64_t offset;    /* in the disk, in bytes */
+	uint64_t left;	    /* as many bytes */
+	struct iovec *data; /* ... in these, which are the caller's, too */
+	unsigned segments;  /* ... as many iovecs */
+
+	/* The outcome: */
+	uint64_t done; /* bytes transferred */
+	int error;     /* 0, or errno: then 'offset' is where */
+
+	/* The rest is engine.c's, and 'link' the caller's before and after. */
+	STAILQ_ENTRY(engine_op) link;
+	unsigned retries;
+};
+STAILQ_HEAD(engine_ops, engine_op);
+
+/*
+ * Set up the execution of at most 'max' operations at a time on 'disk', which
+ * stays the caller's.  NULL on failure, which has been logged to 'log'.
+ */
+struct engine *engine_open(struct xentoollog_logger *log,
+    const struct disk *disk, bool read_only, unsigned max);
+
+/*
+ * Start an operation.  It reaches the kernel at the next engine_kick(), many
+ * with one system call, and comes back by engine_reap().
+ */
+void engine_start(struct engine *engine, struct engine_op *op);
+void engine_kick(struct engine *engine);
+
+/*
+ * An operation that is over; NULL if there is none at the moment.  Never waits.
+ */
+struct engine_op *engine_reap(struct engine *engine);
+
+/* Readable (POLLIN) when the kernel has finished something. */
+int engine_fd(const struct engine *engine);
+
+#endif
