@@ -168,35 +168,11 @@ start(int kind, uint16_t num)
 	driver_start(&drv, kinds[kind], num);
 }
 
-/* Memory that differs everywhere, by 'seed'. */
-static uint64_t
-pattern(uint32_t len, uint32_t seed)
-{
-	uint64_t gpa = driver_alloc(&drv, len, 16);
-	uint32_t *p = fake_xen_ram(gpa), i;
-
-	for (i = 0; i < len / 4; i++)
-		p[i] = (seed + 1) * 0x9e3779b1u + i * 2654435761u;
-	return gpa;
-}
-
-/* Whether the file has at 'sector' what the guest has at 'gpa'. */
-static bool
-in_file(uint64_t sector, uint64_t gpa, uint32_t len)
-{
-	char *buf = malloc(len);
-	bool same = pread(file, buf, len, sector * SECTOR) == (ssize_t)len &&
-		    memcmp(buf, fake_xen_ram(gpa), len) == 0;
-
-	free(buf);
-	return same;
-}
-
 /* 'n' writes of 4096 bytes each are with the disk, which does not finish. */
 static void
 fill_disk_queue(unsigned n)
 {
-	uint64_t gpa = pattern(4096, 11);
+	uint64_t gpa = driver_pattern(&drv, 4096, 11);
 	unsigned i;
 
 	slow = true;
@@ -220,8 +196,8 @@ START_TEST(negotiation_as_linux_does_it_ends_with_a_disk)
 	    driver_read(&drv, VIRTIO_MMIO_CONFIG) |
 		(uint64_t)driver_read(&drv, VIRTIO_MMIO_CONFIG + 4) << 32,
 	    DISK / SECTOR);
-	ck_assert_uint_eq(
-	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, pattern(4096, 1), 4096),
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, 0,
+			      driver_pattern(&drv, 4096, 1), 4096),
 	    VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(logger.lines, 0);
 }
@@ -241,11 +217,11 @@ START_TEST(data_written_is_in_the_file_and_is_read_back)
 	uint64_t out, in;
 
 	start(_i, 16);
-	out = pattern(len, 2);
+	out = driver_pattern(&drv, len, 2);
 	in = driver_alloc(&drv, len, 16);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 24, out, len), VIRTIO_BLK_S_OK);
-	ck_assert(in_file(24, out, len));
+	ck_assert(driver_in_file(file, 24, out, len));
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_IN, 24, in, len), VIRTIO_BLK_S_OK);
 	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), len);
@@ -262,7 +238,7 @@ START_TEST(the_used_length_is_what_was_written_to_memory)
 	int head;
 
 	start(_i, 16);
-	gpa = pattern(8192, 3);
+	gpa = driver_pattern(&drv, 8192, 3);
 	head = driver_request(&drv, VIRTIO_BLK_T_IN, 0, gpa, 8192);
 	driver_kick(&drv);
 	driver_drain(&drv);
@@ -279,7 +255,7 @@ START_TEST(the_serial_can_be_asked_for)
 	uint64_t gpa;
 
 	start(_i, 16);
-	gpa = pattern(VIRTIO_BLK_ID_BYTES, 4);
+	gpa = driver_pattern(&drv, VIRTIO_BLK_ID_BYTES, 4);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_GET_ID, 0, gpa, VIRTIO_BLK_ID_BYTES),
 	    VIRTIO_BLK_S_OK);
@@ -300,12 +276,12 @@ START_TEST(any_framing_gives_the_same_data)
 		drv.piece = pieces[i];
 		if (pieces[i] == 1)
 			drv.piece = 5;
-		out = pattern(len, i);
+		out = driver_pattern(&drv, len, i);
 		in = driver_alloc(&drv, len, 1);
 		ck_assert_uint_eq(
 		    driver_io(&drv, VIRTIO_BLK_T_OUT, 2 * i, out, len),
 		    VIRTIO_BLK_S_OK);
-		ck_assert(in_file(2 * i, out, len));
+		ck_assert(driver_in_file(file, 2 * i, out, len));
 		ck_assert_uint_eq(
 		    driver_io(&drv, VIRTIO_BLK_T_IN, 2 * i, in, len),
 		    VIRTIO_BLK_S_OK);
@@ -335,7 +311,7 @@ START_TEST(header_and_data_and_status_may_share_buffers)
 	driver_kick(&drv);
 	driver_drain(&drv);
 	ck_assert_uint_eq(*(uint8_t *)fake_xen_ram(buf[1].gpa), 0);
-	ck_assert(in_file(9, out + 16, len));
+	ck_assert(driver_in_file(file, 9, out + 16, len));
 
 	hdr = fake_xen_ram(in);
 	*hdr = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN, .sector = 9};
@@ -404,10 +380,10 @@ START_TEST(a_request_larger_than_the_queue_waits_for_nobody)
 	uint64_t gpa;
 
 	start(_i, 4);
-	gpa = pattern(MIB, 5);
+	gpa = driver_pattern(&drv, MIB, 5);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, MIB), VIRTIO_BLK_S_OK);
-	ck_assert(in_file(0, gpa, MIB));
+	ck_assert(driver_in_file(file, 0, gpa, MIB));
 }
 END_TEST
 
@@ -420,14 +396,14 @@ START_TEST(a_request_may_have_as_many_segments_as_are_offered)
 	driver_start(
 	    &drv, kinds[_i] | INDIRECT | FEATURE(VIRTIO_BLK_F_SEG_MAX), 256);
 	drv.piece = 16 << 10;
-	out = pattern(254 * drv.piece, 5);
+	out = driver_pattern(&drv, 254 * drv.piece, 5);
 	in = driver_alloc(&drv, 254 * drv.piece, 1);
 	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 0, out, 254 * drv.piece);
 	ck_assert_int_ge(head, 0);
 	driver_kick(&drv);
 	driver_drain(&drv);
 	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_OK);
-	ck_assert(in_file(0, out, 254 * drv.piece));
+	ck_assert(driver_in_file(file, 0, out, 254 * drv.piece));
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_IN, 0, in, 254 * drv.piece), 0);
 	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), 254 * drv.piece);
@@ -442,11 +418,11 @@ START_TEST(the_second_bank_takes_rings_and_data)
 	drv.step = step;
 	start(_i, 32);
 	ck_assert_uint_ge(drv.desc, FAKE_XEN_HIGH);
-	out = pattern(MIB, 6);
+	out = driver_pattern(&drv, MIB, 6);
 	in = driver_alloc(&drv, MIB, 1);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, out, MIB), VIRTIO_BLK_S_OK);
-	ck_assert(in_file(8, out, MIB));
+	ck_assert(driver_in_file(file, 8, out, MIB));
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_IN, 8, in, MIB), VIRTIO_BLK_S_OK);
 	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), MIB);
@@ -461,7 +437,7 @@ START_TEST(four_vcpus_may_touch_the_device_at_once)
 	uint64_t gpa;
 
 	start(_i, 64);
-	gpa = pattern(4096, 7);
+	gpa = driver_pattern(&drv, 4096, 7);
 	for (round = 0; round < 200; round++) {
 		int head = driver_request(
 		    &drv, VIRTIO_BLK_T_OUT, 8 * round, gpa, 4096);
@@ -509,7 +485,7 @@ START_TEST(kicks_are_suppressed_while_the_device_is_looking_anyway)
 	unsigned i;
 
 	start(_i, 256);
-	gpa = pattern(512, 9);
+	gpa = driver_pattern(&drv, 512, 9);
 	for (i = 0; i < 50; i++)
 		driver_request(&drv, VIRTIO_BLK_T_OUT, i, gpa, 512);
 	ck_assert(driver_kick(&drv));
@@ -528,7 +504,7 @@ START_TEST(a_kick_is_answered_before_the_disk_is_done)
 	uint64_t gpa;
 
 	start(_i, 16);
-	gpa = pattern(512, 10);
+	gpa = driver_pattern(&drv, 512, 10);
 	slow = true;
 	driver_request(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 512);
 	ck_assert(driver_kick(&drv));
@@ -575,7 +551,7 @@ START_TEST(after_a_reset_guest_memory_is_left_alone)
 	fill_disk_queue(10);
 	driver_begin(&drv, 0, true, VIRTIO_MMIO_STATUS, 4, 0);
 	/* Not to be taken any more: */
-	gpa = pattern(512, 12);
+	gpa = driver_pattern(&drv, 512, 12);
 	driver_request(&drv, VIRTIO_BLK_T_OUT, 1000, gpa, 512);
 	driver_begin(&drv, 1, true, VIRTIO_MMIO_QUEUE_NOTIFY, 4, 0);
 	driver_end(&drv, 1);
@@ -587,7 +563,7 @@ START_TEST(after_a_reset_guest_memory_is_left_alone)
 	ck_assert_uint_eq(blk_inflight(blk), 0);
 	steps(100);
 	ck_assert(rings[0] == 0xee && memcmp(rings, rings + 1, len - 1) == 0);
-	ck_assert(!in_file(1000, gpa, 512));
+	ck_assert(!driver_in_file(file, 1000, gpa, 512));
 }
 END_TEST
 
@@ -598,11 +574,11 @@ START_TEST(a_reset_device_works_again)
 
 	for (i = 0; i < 5; i++) {
 		start(_i, 64 >> i);
-		out = pattern(4096, i);
+		out = driver_pattern(&drv, 4096, i);
 		ck_assert_uint_eq(
 		    driver_io(&drv, VIRTIO_BLK_T_OUT, i, out, 4096),
 		    VIRTIO_BLK_S_OK);
-		ck_assert(in_file(i, out, 4096));
+		ck_assert(driver_in_file(file, i, out, 4096));
 		if (i % 2 == 0)
 			fill_disk_queue(1);
 		slow = false;
@@ -658,7 +634,7 @@ START_TEST(new_requests_wait_until_pages_are_given_back)
 	fill_disk_queue(10);
 	driver_invalidate(&drv, 0);
 	ck_assert(waits(0));
-	gpa = pattern(512, 13);
+	gpa = driver_pattern(&drv, 512, 13);
 	driver_request(&drv, VIRTIO_BLK_T_OUT, 1000, gpa, 512);
 	driver_begin(&drv, 1, true, VIRTIO_MMIO_QUEUE_NOTIFY, 4, 0);
 	driver_end(&drv, 1);
@@ -667,7 +643,7 @@ START_TEST(new_requests_wait_until_pages_are_given_back)
 	slow = false;
 	driver_end(&drv, 0);
 	driver_drain(&drv);
-	ck_assert(in_file(1000, gpa, 512));
+	ck_assert(driver_in_file(file, 1000, gpa, 512));
 }
 END_TEST
 
@@ -687,7 +663,7 @@ START_TEST(a_page_that_changed_hands_is_used_anew)
 	memset(fake_xen_ram(gpa), 0x22, 4096);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 4096), VIRTIO_BLK_S_OK);
-	ck_assert(in_file(0, gpa, 4096));
+	ck_assert(driver_in_file(file, 0, gpa, 4096));
 }
 END_TEST
 
@@ -741,7 +717,7 @@ START_TEST(after_a_fault_what_is_in_flight_does_not_return_and_a_reset_helps)
 	driver_end(&drv, 0);
 	driver_reset(&drv);
 	start(_i, 64);
-	gpa = pattern(512, 14);
+	gpa = driver_pattern(&drv, 512, 14);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 512), VIRTIO_BLK_S_OK);
 }
@@ -753,7 +729,7 @@ START_TEST(beyond_the_end_nothing_is_written_and_the_queue_goes_on)
 	uint64_t gpa;
 
 	start(_i, 64);
-	gpa = pattern(1024, 15);
+	gpa = driver_pattern(&drv, 1024, 15);
 	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, end, gpa, 512),
 	    VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, end - 1, gpa, 1024),
@@ -767,7 +743,7 @@ START_TEST(beyond_the_end_nothing_is_written_and_the_queue_goes_on)
 	ck_assert_int_eq(lseek(file, 0, SEEK_END), DISK);
 	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, end - 2, gpa, 1024),
 	    VIRTIO_BLK_S_OK);
-	ck_assert(in_file(end - 2, gpa, 1024));
+	ck_assert(driver_in_file(file, end - 2, gpa, 1024));
 }
 END_TEST
 
@@ -779,7 +755,7 @@ START_TEST(a_polling_driver_needs_no_interrupts)
 	start(_i, 16);
 	driver_avail(&drv)->flags = VRING_AVAIL_F_NO_INTERRUPT;
 	*driver_used_event(&drv) = 0x8000;
-	gpa = pattern(512, 16);
+	gpa = driver_pattern(&drv, 512, 16);
 	for (i = 0; i < 100; i++) {
 		ck_assert_int_ge(
 		    driver_request(&drv, VIRTIO_BLK_T_OUT, i, gpa, 512), 0);
@@ -800,7 +776,7 @@ START_TEST(the_ring_index_may_wrap)
 
 	/* 65536 requests and some, 32 at a time. */
 	start(_i, 128);
-	gpa = pattern(512, 17);
+	gpa = driver_pattern(&drv, 512, 17);
 	for (i = 0; i < 65536 / 32 + 4; i++) {
 		do
 			head = driver_request(
@@ -822,7 +798,7 @@ START_TEST(memory_is_mapped_once_not_per_request)
 	unsigned i, calls;
 
 	start(_i, 64);
-	gpa = pattern(64 << 10, 18);
+	gpa = driver_pattern(&drv, 64 << 10, 18);
 	driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 64 << 10);
 	calls = fake_xen_calls(XC_MAP2);
 	for (i = 0; i < 100; i++)

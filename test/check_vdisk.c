@@ -156,37 +156,16 @@ guest(void)
 	driver_start(&drv, MODERN, 64);
 }
 
-static uint64_t
-pattern(uint32_t len, uint32_t seed)
-{
-	uint64_t gpa = driver_alloc(&drv, len, 16);
-	uint32_t *p = fake_xen_ram(gpa), i;
-
-	for (i = 0; i < len / 4; i++)
-		p[i] = (seed + 1) * 0x9e3779b1u + i * 2654435761u;
-	return gpa;
-}
-
-static bool
-in_file(uint64_t sector, uint64_t gpa, uint32_t len)
-{
-	char *buf = malloc(len);
-	bool same = pread(file, buf, len, sector * SECTOR) == (ssize_t)len &&
-		    memcmp(buf, fake_xen_ram(gpa), len) == 0;
-
-	free(buf);
-	return same;
-}
-
 /* One request out and in again, the disk at work. */
 static void
 exercise(unsigned seed)
 {
-	uint64_t out = pattern(4096, seed), in = pattern(4096, ~seed);
+	uint64_t out = driver_pattern(&drv, 4096, seed),
+		 in = driver_pattern(&drv, 4096, ~seed);
 
 	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, seed, out, 4096),
 	    VIRTIO_BLK_S_OK);
-	ck_assert(in_file(seed, out, 4096));
+	ck_assert(driver_in_file(file, seed, out, 4096));
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_IN, seed, in, 4096), VIRTIO_BLK_S_OK);
 	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), 4096);
@@ -429,10 +408,10 @@ START_TEST(options_are_taken_in_their_long_and_short_forms)
 	ck_assert_str_eq(output(), "ready\n");
 	guest();
 	ck_assert(drv.offered & FEATURE(VIRTIO_BLK_F_RO));
-	gpa = pattern(512, 1);
+	gpa = driver_pattern(&drv, 512, 1);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 512), VIRTIO_BLK_S_IOERR);
-	ck_assert(!in_file(0, gpa, 512));
+	ck_assert(!driver_in_file(file, 0, gpa, 512));
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_GET_ID, 0, gpa, 20), VIRTIO_BLK_S_OK);
 	ck_assert_mem_eq(fake_xen_ram(gpa), "twenty characters!!!", 20);
@@ -614,7 +593,7 @@ START_TEST(the_disk_keeps_what_the_guest_writes)
 
 	serve(0);
 	guest();
-	gpa = pattern(LEN * 64, 1);
+	gpa = driver_pattern(&drv, LEN * 64, 1);
 	for (i = 0; i < N; i++) {
 		while (driver_request(&drv, VIRTIO_BLK_T_OUT,
 			   i * (LEN / SECTOR), gpa + i % 64 * LEN, LEN) < 0) {
@@ -629,7 +608,8 @@ START_TEST(the_disk_keeps_what_the_guest_writes)
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
 	for (i = 0; i < N; i++)
-		ck_assert(in_file(i * (LEN / SECTOR), gpa + i % 64 * LEN, LEN));
+		ck_assert(driver_in_file(
+		    file, i * (LEN / SECTOR), gpa + i % 64 * LEN, LEN));
 	ck_assert_uint_eq(drv.spurious, 0);
 	ck_assert_str_eq(errors(), "");
 }
@@ -654,7 +634,7 @@ START_TEST(pages_given_back_are_unmapped)
 
 	serve(0);
 	guest();
-	gpa = pattern(16 * MIB, 1);
+	gpa = driver_pattern(&drv, 16 * MIB, 1);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 16 * MIB), 0);
 	ck_assert_uint_ge(fake_xen_mapped(child), 4096);
@@ -667,7 +647,7 @@ START_TEST(pages_given_back_are_unmapped)
 	fake_xen_give_page(gpa);
 	memset(fake_xen_ram(gpa), 0x5a, 4096);
 	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 4096), 0);
-	ck_assert(in_file(0, gpa, 4096));
+	ck_assert(driver_in_file(file, 0, gpa, 4096));
 }
 END_TEST
 
@@ -691,7 +671,7 @@ START_TEST(who_gives_up_memory_page_by_page_is_not_kept_waiting)
 
 	serve(0);
 	guest();
-	gpa = pattern(4096, 1);
+	gpa = driver_pattern(&drv, 4096, 1);
 	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, 0, gpa, 4096), 0);
 	maps = fake_xen_calls(XC_MAP2);
 	from = milliseconds();
@@ -706,7 +686,7 @@ START_TEST(who_gives_up_memory_page_by_page_is_not_kept_waiting)
 	ck_assert_int_le(maps, 2 * ((milliseconds() - from) / 5 + 2));
 	driver_until(&drv, head);
 	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_OK);
-	ck_assert(in_file(8, gpa, 4096));
+	ck_assert(driver_in_file(file, 8, gpa, 4096));
 }
 END_TEST
 
@@ -772,7 +752,7 @@ START_TEST(no_more_guest_memory_is_mapped_than_the_limit_and_what_is_in_use)
 
 	serve_with(_i == 0 ? "--map-limit=8" : "--map-limit=0");
 	guest();
-	gpa = pattern(48 * MIB, 1);
+	gpa = driver_pattern(&drv, 48 * MIB, 1);
 	for (unsigned i = 0; i < 48; i++) {
 		ck_assert_uint_eq(
 		    driver_io(&drv, VIRTIO_BLK_T_OUT, i % 32 * (MIB / SECTOR),
@@ -780,7 +760,8 @@ START_TEST(no_more_guest_memory_is_mapped_than_the_limit_and_what_is_in_use)
 		    VIRTIO_BLK_S_OK);
 		if (fake_xen_mapped(child) > most)
 			most = fake_xen_mapped(child);
-		ck_assert(in_file(i % 32 * (MIB / SECTOR), gpa + i * MIB, MIB));
+		ck_assert(driver_in_file(
+		    file, i % 32 * (MIB / SECTOR), gpa + i * MIB, MIB));
 	}
 	/* Beyond the limit: rings, request and data, of two chunks at most. */
 	ck_assert_uint_le(most, ((_i == 0 ? 8 : 0) + 3 * 2 * 2) * MIB / 4096);
@@ -824,7 +805,7 @@ START_TEST(a_signal_ends_it_when_what_is_in_flight_is_finished)
 	guest();
 	zeros = driver_alloc(&drv, LEN, 1);
 	for (i = 0; i < N; i++) {
-		gpa[i] = pattern(LEN, i);
+		gpa[i] = driver_pattern(&drv, LEN, i);
 		head[i] = driver_request(
 		    &drv, VIRTIO_BLK_T_OUT, i * (LEN / SECTOR), gpa[i], LEN);
 		ck_assert_int_ge(head[i], 0);
@@ -842,9 +823,11 @@ START_TEST(a_signal_ends_it_when_what_is_in_flight_is_finished)
 	for (i = 0; i < N; i++) {
 		if (drv.done[head[i]]) {
 			ck_assert_uint_eq(driver_status(&drv, head[i]), 0);
-			ck_assert(in_file(i * (LEN / SECTOR), gpa[i], LEN));
+			ck_assert(driver_in_file(
+			    file, i * (LEN / SECTOR), gpa[i], LEN));
 		} else
-			ck_assert(in_file(i * (LEN / SECTOR), zeros, LEN));
+			ck_assert(driver_in_file(
+			    file, i * (LEN / SECTOR), zeros, LEN));
 	}
 	ck_assert_uint_gt(done, 0);
 	ck_assert_uint_gt(fake_xen_irq_raised(), 0);
@@ -984,7 +967,7 @@ START_TEST(missing_streams_do_no_harm_to_the_disk)
 	serve(how[_i]);
 	guest();
 	zeros = driver_alloc(&drv, 4096, 1);
-	ck_assert(in_file(0, zeros, 4096));
+	ck_assert(driver_in_file(file, 0, zeros, 4096));
 	exercise(1);
 	kill(child, SIGTERM);
 	ck_assert_int_eq(finish(), 0);
@@ -1059,12 +1042,12 @@ START_TEST(a_block_device_is_a_disk)
 	guest();
 	ck_assert_uint_eq(
 	    driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), DISK / SECTOR);
-	gpa = pattern(512, 1);
+	gpa = driver_pattern(&drv, 512, 1);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 3, gpa, 512), VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
-	ck_assert(in_file(3, gpa, 512));
+	ck_assert(driver_in_file(file, 3, gpa, 512));
 }
 END_TEST
 
@@ -1090,11 +1073,11 @@ START_TEST(a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back)
 				  offsetof(struct virtio_blk_config, blk_size),
 			      4),
 	    4096);
-	gpa = pattern(MIB, 1);
+	gpa = driver_pattern(&drv, MIB, 1);
 	zeros = driver_alloc(&drv, MIB, 1);
 	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, MIB), 0);
 	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), 0);
-	ck_assert(in_file(8, gpa, MIB));
+	ck_assert(driver_in_file(file, 8, gpa, MIB));
 	if (!(drv.features & FEATURE(VIRTIO_BLK_F_DISCARD)))
 		return; /* the file system of /tmp cannot do it */
 	ck_assert_int_eq(fstat(file, &before), 0);
@@ -1104,7 +1087,7 @@ START_TEST(a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back)
 	    .sector = 8, .num_sectors = MIB / SECTOR};
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_DISCARD, 0, gpa, sizeof(*range)), 0);
-	ck_assert(in_file(8, zeros, MIB));
+	ck_assert(driver_in_file(file, 8, zeros, MIB));
 	ck_assert_int_eq(fstat(file, &after), 0);
 	ck_assert_int_le(
 	    after.st_blocks, before.st_blocks - (blkcnt_t)(MIB / 512));

@@ -6,8 +6,10 @@
  */
 #include <check.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
@@ -17,7 +19,8 @@
 #include "driver.h"
 #include "fake_xen.h"
 
-#define PAGE 4096
+#define PAGE   4096
+#define SECTOR 512
 
 /* In the memory of a request. */
 #define REQUEST_STATUS 32
@@ -538,4 +541,26 @@ driver_io(struct driver *d, uint32_t type, uint64_t sector, uint64_t gpa,
 	driver_kick(d);
 	driver_until(d, head);
 	return driver_status(d, head);
+}
+
+uint64_t
+driver_pattern(struct driver *d, uint32_t len, uint32_t seed)
+{
+	uint64_t gpa = driver_alloc(d, len, 16);
+	uint32_t *p = fake_xen_ram(gpa), i;
+
+	for (i = 0; i < len / 4; i++)
+		p[i] = (seed + 1) * 0x9e3779b1u + i * 2654435761u;
+	return gpa;
+}
+
+bool
+driver_in_file(int fd, uint64_t sector, uint64_t gpa, uint32_t len)
+{
+	char *buf = malloc(len);
+	bool same = pread(fd, buf, len, sector * SECTOR) == (ssize_t)len &&
+		    memcmp(buf, fake_xen_ram(gpa), len) == 0;
+
+	free(buf);
+	return same;
 }

@@ -139,13 +139,20 @@ void driver_until(struct driver *d, int head);
 void driver_drain(struct driver *d);
 
 /*
- * Block requests: make one available, and its status (0xff: none yet); or all of it, from
- * kick to interrupt.
+ * Block requests: make one available, and its status (0xff: none yet); or all
+ * of it, from kick to interrupt.
  */
 int driver_request(struct driver *d, uint32_t type, uint64_t sector,
     uint64_t gpa, uint32_t len);
 uint8_t driver_status(struct driver *d, int head);
 uint8_t driver_io(struct driver *d, uint32_t type, uint64_t sector,
     uint64_t gpa, uint32_t len);
+
+/*
+ * 'len' bytes of guest memory that differ everywhere, by 'seed'; and whether
+ * the open file 'fd', a disk, has at 'sector' what the guest has at 'gpa'.
+ */
+uint64_t driver_pattern(struct driver *d, uint32_t len, uint32_t seed);
+bool driver_in_file(int fd, uint64_t sector, uint64_t gpa, uint32_t len);
 
 #endif

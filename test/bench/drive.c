@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -416,23 +417,41 @@ parse(int argc, char **argv)
 	work.blocks = disk / size;
 }
 
+/*
+ * Run on processor 'cpu' only; -1: on any.
+ */
+static void
+stay_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (cpu >= 0 && sched_setaffinity(0, sizeof(set), &set) == -1)
+		err(1, "processor %d", cpu);
+}
+
+void
+become(char **argv, int cpu)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	stay_on(cpu);
+	execvp(argv[0], argv);
+	err(127, "%s", argv[0]);
+}
+
 int
 main(int argc, char **argv)
 {
-	cpu_set_t set;
 	pid_t pid;
 
 	parse(argc, argv);
 	alarm(PATIENCE); /* the disk dies with us */
-	CPU_ZERO(&set);
-	CPU_SET(work.guest_cpu, &set);
-	if (work.guest_cpu >= 0) {
+	if (work.guest_cpu >= 0)
 		/* Before everybody else, which the disk inherits, as root. */
 		sched_setscheduler(
 		    0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1});
-		if (sched_setaffinity(0, sizeof(set), &set) == -1)
-			err(1, "processor %d", work.guest_cpu);
-	}
+	stay_on(work.guest_cpu);
 	transport_start(&ring, work.ram, argv + optind, work.disk_cpu);
 	pid = transport_pid();
 	measure(stdout);

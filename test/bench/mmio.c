@@ -5,11 +5,8 @@
  * registers and interrupt line.
  */
 #include <err.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <linux/virtio_blk.h>
@@ -80,22 +77,15 @@ put64(uint32_t low, uint64_t value)
 	put(low + 4, value >> 32);
 }
 
-static void
+static _Noreturn void
 become_disk(char **argv, int cpu, int out)
 {
 	const char *libraries = getenv("FAKE_XEN_LIBS");
-	cpu_set_t set;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (cpu >= 0 && sched_setaffinity(0, sizeof(set), &set) == -1)
-		err(1, "processor %d", cpu);
 	dup2(out, STDOUT_FILENO);
 	if (libraries != NULL)
 		setenv("LD_LIBRARY_PATH", libraries, 1);
-	execvp(argv[0], argv);
-	err(127, "%s", argv[0]);
+	become(argv, cpu);
 }
 
 static void

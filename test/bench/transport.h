@@ -24,6 +24,12 @@ void sample(struct samples *s, uint64_t ns);
 uint64_t now(void);
 
 /*
+ * In a new process: become 'argv', the disk, on processor 'cpu' (-1: any), and
+ * die with the guest.
+ */
+_Noreturn void become(char **argv, int cpu);
+
+/*
  * Make a guest with 'ram' bytes of memory, start the disk with command 'argv'
  * on processor 'cpu' (-1: any), and have it use the ring, which is initialised.
  * Exits on failure.

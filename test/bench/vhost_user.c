@@ -6,14 +6,11 @@
  */
 #include <err.h>
 #include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -107,20 +104,12 @@ get_features(void)
 	return m.u.u64;
 }
 
-static void
+static _Noreturn void
 become_disk(char **argv, int cpu, int listener)
 {
-	cpu_set_t set;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (cpu >= 0 && sched_setaffinity(0, sizeof(set), &set) == -1)
-		err(1, "processor %d", cpu);
 	if (dup2(listener, 3) == -1)
 		err(1, "socket");
-	execvp(argv[0], argv);
-	err(127, "%s", argv[0]);
+	become(argv, cpu);
 }
 
 static void
