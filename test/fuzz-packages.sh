@@ -1,7 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# Make sure that clang, its fuzzer and its tools are installed: root gets them, others are
-# told how to.
+# Make sure that clang, its fuzzer and its tools are installed.
 packages="clang libclang-rt-dev llvm"
 
 present() {
@@ -10,10 +9,5 @@ present() {
 	        >/dev/null 2>&1
 }
 
-present && exit 0
-if [ "$(id -u)" != 0 ]; then
-	echo "missing packages: apt-get install $packages" >&2
-	exit 1
-fi
-apt-get -q update && DEBIAN_FRONTEND=noninteractive \
-    apt-get -qy install --no-install-recommends $packages && present
+# shellcheck disable=SC2086 # a list of words
+present || { "${0%/*}"/install.sh $packages && present; }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # Build the machine that boot.sh boots: Xen with IOREQ servers, a dom0 and a
-# guest, from Debian packages alone; an Arm machine, or an x86 one if ARCH=amd64.  What is up to date is left alone.
+# guest, from Debian packages alone; an Arm machine, or an x86 one if
+# ARCH=amd64.  What is up to date is left alone.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
@@ -25,15 +26,9 @@ for package in $host_packages; do
 done
 mkdir -p "$dir/log"
 if [ "$missing" ]; then
-	install="apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends$missing"
-	if [ "$(id -u)" != 0 ]; then
-		echo "Packages are missing here.  As root:  $install"
-		exit 1
-	fi
 	echo "installing$missing"
-	# shellcheck disable=SC2086
-	{ apt-get update && DEBIAN_FRONTEND=noninteractive $install; } \
-	    > "$dir/log/host.log" 2>&1 || {
+	# shellcheck disable=SC2086 # a list of words
+	"$here/../install.sh" $missing > "$dir/log/host.log" 2>&1 || {
 		tail -n 30 "$dir/log/host.log"
 		exit 1
 	}
