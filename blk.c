@@ -491,7 +491,9 @@ proceed(struct blk *blk, struct blk_req *req)
 
 	*(op->what == ENGINE_READ ? &blk->stats.read : &blk->stats.written) +=
 	    op->done;
-	if (op->error == EOPNOTSUPP && op->what == ENGINE_ALLOCATE) {
+	/* A device cannot do it with a part of a block: EINVAL. */
+	if (op->what == ENGINE_ALLOCATE &&
+	    (op->error == EOPNOTSUPP || op->error == EINVAL)) {
 		do_otherwise(blk, req);
 	} else if (op->error != 0) {
 		log_failure(blk, req);

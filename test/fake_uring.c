@@ -163,8 +163,11 @@ __wrap_io_uring_submit(struct io_uring *ring)
 		struct io_uring_sqe *sqe =
 		    &ring->sq.sqes[i & ring->sq.ring_mask];
 
-		int error = is_refused(sqe) ? EOPNOTSUPP : 0;
+		int error = 0;
 
+		if (is_refused(sqe))
+			error = fake_uring.refusal != 0 ? fake_uring.refusal
+							: EOPNOTSUPP;
 		record(sqe);
 		if (fake_uring.fail > 0 && fake_uring.spare > 0) {
 			fake_uring.spare--;

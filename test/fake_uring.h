@@ -19,6 +19,7 @@ struct fake_uring {
 	unsigned fail;	/* operations that fail then */
 	int error;	/* ... with this errno */
 	int refuse;	/* modes of fallocate() that are not supported */
+	int refusal;	/* ... the errno of that, if not EOPNOTSUPP */
 
 	/* Since fake_uring_init(): */
 	unsigned submits; /* submissions of at least one operation */
