@@ -28,6 +28,10 @@
 #define WRITER	   101
 #define NO_WRITERS 201
 
+/* Alignment in memory and on the disk that I/O without the page cache gets. */
+#define DIRECT_MEMORY 4096
+#define DIRECT_UNIT   65536
+
 static bool
 cannot(const struct disk *disk, const char *what)
 {
@@ -161,13 +165,40 @@ open_file(struct disk *disk, unsigned how)
 	return cannot(disk, read_only ? "read" : "write");
 }
 
+/*
+ * Open it once more, for I/O without the page cache.  Linux before 6.1, and some
+ * file systems, do not tell what that demands: a device asks for its blocks, and
+ * a file for no more than pages.
+ */
+static bool
+open_direct(struct disk *disk, bool read_only)
+{
+	char path[32];
+	struct statx st;
+
+	disk->unit = disk->device ? disk->logical : DIRECT_MEMORY;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->fd);
+	disk->direct =
+	    open(path, (read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC);
+	if (disk->direct < 0)
+		return cannot(disk, "do direct I/O on");
+	if (statx(disk->direct, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) < 0 ||
+	    !(st.stx_mask & STATX_DIOALIGN))
+		return true;
+	disk->unit = st.stx_dio_offset_align;
+	if (disk->unit == 0 || disk->unit > DIRECT_UNIT ||
+	    st.stx_dio_mem_align > DIRECT_MEMORY)
+		return unfit(disk, "can have no direct I/O");
+	return true;
+}
+
 bool
 disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
     unsigned how)
 {
 	struct stat st;
 
-	*disk = (struct disk){.log = log, .path = path, .fd = -1};
+	*disk = (struct disk){.log = log, .path = path, .fd = -1, .direct = -1};
 	/* Merely to open something else can block or have effects. */
 	if (stat(path, &st) < 0)
 		return cannot(disk, "find");
@@ -177,10 +208,11 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 	disk->device = S_ISBLK(st.st_mode);
 	if (!open_file(disk, how) || !disk_measure(disk))
 		return false;
-	if (disk->device)
-		return describe_device(disk, st.st_rdev);
-	describe_file(disk, st.st_blksize);
-	return true;
+	if (!disk->device)
+		describe_file(disk, st.st_blksize);
+	else if (!describe_device(disk, st.st_rdev))
+		return false;
+	return !(how & DISK_DIRECT) || open_direct(disk, how & DISK_READ_ONLY);
 }
 
 bool

@@ -18,16 +18,19 @@ struct xentoollog_logger;
 enum {
 	DISK_READ_ONLY = 1 << 0,
 	DISK_NO_LOCK = 1 << 1, /* others may use it, too */
+	DISK_DIRECT = 1 << 2,  /* without the page cache of the host */
 };
 
 struct disk {
 	struct xentoollog_logger *log;
 	const char *path; /* the caller's */
 	int fd;
+	int direct; /* if DISK_DIRECT: without the page cache; else -1 */
 	bool device;
 	/* All in bytes: */
 	uint64_t size;
 	uint32_t logical;   /* smallest unit of I/O */
+	uint32_t unit;	    /* ... without the page cache, if DISK_DIRECT */
 	uint32_t physical;  /* smallest unit without read-modify-write */
 	uint32_t alignment; /* first physical block starts here */
 	uint32_t io_min;    /* smallest unit that performs */

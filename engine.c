@@ -7,9 +7,18 @@
  *
  * Each operation is at any time at most one of the kernel's, so that there is
  * room in the ring.
+ *
+ * I/O without the page cache cannot be done on a guest's memory, for to Linux
+ * that is no memory of its own.  So it is done on buffers, of which there is a
+ * limited amount, and which are given out in the order of arrival.  What is not
+ * aligned as it demands goes through the page cache all the same, which knows
+ * how to write a part of a block, and the last one of a file.  The two are never
+ * at work at the same time: each finds what the other has written, but only
+ * when it begins after that.
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/param.h>
 
 #include <liburing.h>
@@ -27,40 +36,68 @@
  */
 #define RETRIES 16
 
+/*
+ * The buffers: together; what one operation gets of that at most; and at least,
+ * which is as well aligned as any disk wants it.
+ */
+#define BUFFERS (UINT32_C(4) << 20)
+#define PIECE	(UINT32_C(1) << 20)
+#define PAGE	UINT32_C(4096)
+
 struct engine {
-	xentoollog_logger *log;
 	struct io_uring uring;
-	int refusal; /* how the last submission ended */
+	xentoollog_logger *log;
+	int refusal;   /* how the last submission ended */
+	uint32_t unit; /* of direct I/O, in bytes; 0: there is none */
+	char *buffers;
+	bool taken[BUFFERS / PAGE];
+	unsigned busy[2]; /* transfers that the kernel has: cached, direct */
+	struct engine_ops waiting; /* to be handed to the kernel */
 	struct engine_ops done;
 	/* Flushes: those that the kernel carries out, as one, and the next. */
 	struct engine_ops flushing, flushes;
 };
 
 /*
- * Set up the ring.  By a ring can be done what no filter of system calls sees:
- * ours does what is listed here and nothing else, and on our file only.
+ * Set up the ring, with the disk's descriptors and our buffers.  By a ring can
+ * be done what no filter of system calls sees: ours does what is listed here and
+ * nothing else, and on our file only.
  */
 static int
-open_ring(struct io_uring *uring, int fd, bool read_only, unsigned max)
+open_ring(struct engine *engine, const struct disk *disk, bool read_only,
+    unsigned max)
 {
 	struct io_uring_restriction allowed[] = {
 	    {.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
 		.sqe_flags = IOSQE_FIXED_FILE},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
+	    {.opcode = IORING_RESTRICTION_SQE_OP,
+		.sqe_op = IORING_OP_READ_FIXED},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
 	    /* From here on not if read-only. */
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
 	    {.opcode = IORING_RESTRICTION_SQE_OP,
+		.sqe_op = IORING_OP_WRITE_FIXED},
+	    {.opcode = IORING_RESTRICTION_SQE_OP,
 		.sqe_op = IORING_OP_FALLOCATE},
 	};
-	unsigned n = read_only ? 4 : sizeof(allowed) / sizeof(allowed[0]);
+	unsigned n = read_only ? 5 : sizeof(allowed) / sizeof(allowed[0]);
+	struct iovec buffers = {NULL, BUFFERS};
+	const int files[] = {disk->fd, disk->direct};
+	struct io_uring *uring = &engine->uring;
 	int e;
 
 	e = io_uring_queue_init(max, uring, IORING_SETUP_R_DISABLED);
 	if (e == 0)
-		e = io_uring_register_files(uring, &fd, 1);
+		e = io_uring_register_files(uring, files, disk->unit ? 2 : 1);
+	if (e == 0 && disk->unit != 0) {
+		engine->unit = disk->unit;
+		engine->buffers = aligned_alloc(PAGE, BUFFERS);
+		buffers.iov_base = engine->buffers;
+		e = io_uring_register_buffers(uring, &buffers, 1);
+	}
 	/* Debian 12's liburing does not export its functions for these two. */
 	if (e == 0)
 		e = io_uring_register(
@@ -79,13 +116,14 @@ engine_open(struct xentoollog_logger *log, const struct disk *disk,
 	int e = -ENOMEM;
 
 	if (engine != NULL)
-		e = open_ring(&engine->uring, disk->fd, read_only, max);
+		e = open_ring(engine, disk, read_only, max);
 	if (e < 0) {
 		xtl_log(log, XTL_ERROR, -e, "vdisk", "cannot set up io_uring");
 		free(engine);
 		return NULL;
 	}
 	engine->log = log;
+	STAILQ_INIT(&engine->waiting);
 	STAILQ_INIT(&engine->done);
 	STAILQ_INIT(&engine->flushing);
 	STAILQ_INIT(&engine->flushes);
@@ -113,46 +151,131 @@ advance(struct engine_op *op, uint64_t done)
 }
 
 /*
- * Hand the rest of the operation to io_uring.
+ * Buffers for 'len' bytes in a row; NULL if there are none at the moment.
+ */
+static char *
+get_buffer(struct engine *engine, uint32_t len)
+{
+	unsigned wanted = howmany(len, PAGE), found = 0, i = 0;
+
+	while (found < wanted && i < BUFFERS / PAGE)
+		found = engine->taken[i++] ? 0 : found + 1;
+	if (found < wanted)
+		return NULL;
+	memset(&engine->taken[i - wanted], true, wanted);
+	return engine->buffers + (i - wanted) * PAGE;
+}
+
+static void
+put_buffer(struct engine *engine, const char *buffer, uint32_t len)
+{
+	memset(&engine->taken[(buffer - engine->buffers) / PAGE], false,
+	    howmany(len, PAGE));
+}
+
+/*
+ * Copy the next 'len' bytes between the operation's data and its buffer.
  */
 static void
-go_on(struct engine *engine, struct engine_op *op)
+copy(const struct engine_op *op, size_t len)
+{
+	const struct iovec *iov = op->data;
+	size_t some;
+
+	for (char *p = op->buffer; len > 0; p += some, len -= some, iov++) {
+		some = MIN(len, iov->iov_len);
+		if (op->what == ENGINE_READ)
+			memcpy(iov->iov_base, p, some);
+		else
+			memcpy(p, iov->iov_base, some);
+	}
+}
+
+/*
+ * Whether the rest of a transfer can begin now.  If so, it has what it takes.
+ */
+static bool
+admit(struct engine *engine, struct engine_op *op)
+{
+	uint32_t unit = engine->unit;
+
+	op->direct =
+	    unit != 0 && op->offset % unit == 0 && op->left % unit == 0;
+	if (engine->busy[!op->direct] > 0)
+		return false;
+	if (op->direct) {
+		op->len = MIN(op->left, PIECE / unit * unit);
+		op->buffer = get_buffer(engine, op->len);
+		if (op->buffer == NULL)
+			return false;
+		if (op->what == ENGINE_WRITE)
+			copy(op, op->len);
+	}
+	engine->busy[op->direct]++;
+	return true;
+}
+
+static void
+release(struct engine *engine, struct engine_op *op, int done)
+{
+	engine->busy[op->direct]--;
+	if (!op->direct)
+		return;
+	if (op->what == ENGINE_READ && done > 0)
+		copy(op, done);
+	put_buffer(engine, op->buffer, op->len);
+}
+
+/*
+ * Hand the rest of the operation to io_uring, or of a transfer the first of it.
+ */
+static void
+submit(struct engine *engine, struct engine_op *op)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&engine->uring);
-	/* The simpler form costs the kernel less. */
-	bool one = op->segments == 1;
-	const void *data = one ? op->data->iov_base : (void *)op->data;
-	unsigned len =
-	    one ? MIN(op->data->iov_len, TRANSFER_MAX) : op->segments;
+	bool read = op->what == ENGINE_READ;
 
 	if (op->what == ENGINE_FLUSH)
 		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
 	else if (op->what == ENGINE_ALLOCATE)
 		io_uring_prep_fallocate(sqe, 0, op->mode, op->offset, op->left);
-	else if (op->what == ENGINE_READ)
-		io_uring_prep_rw(one ? IORING_OP_READ : IORING_OP_READV, sqe, 0,
-		    data, len, op->offset);
+	else if (op->direct)
+		io_uring_prep_rw(
+		    read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe, 1,
+		    op->buffer, op->len, op->offset);
+	else if (op->segments == 1) /* which costs the kernel less */
+		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
+		    0, op->data->iov_base, MIN(op->data->iov_len, TRANSFER_MAX),
+		    op->offset);
 	else
-		io_uring_prep_rw(one ? IORING_OP_WRITE : IORING_OP_WRITEV, sqe,
-		    0, data, len, op->offset);
+		io_uring_prep_rw(read ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
+		    0, op->data, op->segments, op->offset);
 	if (op->what == ENGINE_WRITE && op->stable)
 		sqe->rw_flags = RWF_DSYNC;
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, op);
 }
 
-void
-engine_start(struct engine *engine, struct engine_op *op)
+static bool
+is_transfer(const struct engine_op *op)
 {
-	op->done = 0;
-	op->error = 0;
-	op->retries = 0;
-	if (op->what == ENGINE_FLUSH) {
-		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
-		return;
+	return op->what == ENGINE_READ || op->what == ENGINE_WRITE;
+}
+
+/*
+ * Start what waits, in the order of arrival.
+ */
+static void
+start_waiting(struct engine *engine)
+{
+	struct engine_op *op;
+
+	while ((op = STAILQ_FIRST(&engine->waiting)) != NULL) {
+		if (is_transfer(op) && !admit(engine, op))
+			return;
+		STAILQ_REMOVE_HEAD(&engine->waiting, link);
+		submit(engine, op);
 	}
-	advance(op, 0); /* past what is empty */
-	go_on(engine, op);
 }
 
 /*
@@ -166,7 +289,34 @@ start_flushes(struct engine *engine)
 	if (!STAILQ_EMPTY(&engine->flushing) || STAILQ_EMPTY(&engine->flushes))
 		return;
 	STAILQ_CONCAT(&engine->flushing, &engine->flushes);
-	go_on(engine, STAILQ_FIRST(&engine->flushing));
+	submit(engine, STAILQ_FIRST(&engine->flushing));
+}
+
+void
+engine_start(struct engine *engine, struct engine_op *op)
+{
+	op->done = 0;
+	op->error = 0;
+	op->retries = 0;
+	if (op->what == ENGINE_FLUSH) {
+		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
+		return;
+	}
+	advance(op, 0); /* past what is empty */
+	STAILQ_INSERT_TAIL(&engine->waiting, op, link);
+}
+
+/*
+ * The kernel has finished with all flushes that it had.
+ */
+static void
+complete_flushes(struct engine *engine, int error)
+{
+	struct engine_op *op;
+
+	STAILQ_FOREACH (op, &engine->flushing, link)
+		op->error = error;
+	STAILQ_CONCAT(&engine->done, &engine->flushing);
 }
 
 /*
@@ -175,31 +325,27 @@ start_flushes(struct engine *engine)
 static void
 complete(struct engine *engine, struct engine_op *op, int res)
 {
-	struct engine_op *flush;
+	bool again = (res == -EINTR || res == -EAGAIN || res == -EFAULT) &&
+		     op->retries++ < RETRIES;
 
-	if ((res == -EINTR || res == -EAGAIN || res == -EFAULT) &&
-	    op->retries++ < RETRIES) {
-		go_on(engine, op);
-		return;
-	}
 	if (op->what == ENGINE_FLUSH) {
-		STAILQ_FOREACH (flush, &engine->flushing, link)
-			flush->error = -res;
-		STAILQ_CONCAT(&engine->done, &engine->flushing);
+		if (again)
+			submit(engine, op);
+		else
+			complete_flushes(engine, -res);
 		return;
 	}
+	if (is_transfer(op))
+		release(engine, op, res);
 	if (res > 0) {
 		advance(op, res);
-		if (op->left > 0) {
-			go_on(engine, op);
-			return;
-		}
-	}
-	if (res < 0)
-		op->error = -res;
-	else if (res == 0 && op->what != ENGINE_ALLOCATE)
+		again = op->left > 0;
+	} else if (res == 0 && is_transfer(op)) {
 		op->error = ENXIO; /* the file is smaller than it was */
-	STAILQ_INSERT_TAIL(&engine->done, op, link);
+	} else if (!again) {
+		op->error = -res;
+	}
+	STAILQ_INSERT_TAIL(again ? &engine->waiting : &engine->done, op, link);
 }
 
 void
@@ -207,6 +353,7 @@ engine_kick(struct engine *engine)
 {
 	int e;
 
+	start_waiting(engine);
 	start_flushes(engine);
 	if (io_uring_sq_ready(&engine->uring) == 0)
 		return;

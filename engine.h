@@ -39,6 +39,9 @@ struct engine_op {
 	/* The rest is engine.c's, and 'link' the caller's before and after. */
 	STAILQ_ENTRY(engine_op) link;
 	unsigned retries;
+	bool direct;  /* the kernel has it, without the page cache: */
+	char *buffer; /* ... with this memory */
+	uint32_t len; /* ... as many bytes */
 };
 STAILQ_HEAD(engine_ops, engine_op);
 

@@ -105,6 +105,7 @@ static const char help[] =
     "IRQ\n"
     "  PATH                regular file or block device, used as it is\n\n"
     "  -d, --daemon        go to the background when the guest may run\n"
+    "      --direct        go past the host's page cache\n"
     "  -l, --legacy        be of version 1, for guests that know no other\n"
     "      --map-limit=MIB map no more of the guest's memory\n"
     "      --no-lock       let others use PATH at the same time\n"
@@ -160,6 +161,9 @@ take_option(struct options *o, int c)
 	case 'd':
 		o->daemon = true;
 		break;
+	case 'D':
+		o->how |= DISK_DIRECT;
+		break;
 	case 'h':
 		printf("%s%s", usage, help);
 		exit(0);
@@ -209,6 +213,7 @@ parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
 	    {"daemon", no_argument, NULL, 'd'},
+	    {"direct", no_argument, NULL, 'D'},
 	    {"help", no_argument, NULL, 'h'},
 	    {"legacy", no_argument, NULL, 'l'},
 	    {"map-limit", required_argument, NULL, 'M'},

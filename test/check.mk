@@ -29,7 +29,7 @@ check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
 check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_raise,--wrap=blk_features
 
 # What engine.c submits can be watched, held back, shortened or made to fail.
-check_blk_LDFLAGS := -Wl,--wrap=io_uring_submit
+check_blk_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=open,--wrap=statx
 check_virtio_mmio_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=fdatasync
 check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit
 check_legacy_LDFLAGS := -Wl,--wrap=io_uring_submit

@@ -15,10 +15,12 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <check.h>
 #include <liburing.h>
+#include <linux/magic.h>
 #include <linux/virtio_blk.h>
 
 #include "blk.h"
@@ -31,6 +33,7 @@
 #define SECTOR	     512
 #define MAX_LEN	     (SECTORS * SECTOR)
 
+#define BLOCK	     4096 /* of most file systems */
 #define UNTOUCHED    0xee /* never a byte of the disk or of a serial */
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 
@@ -38,6 +41,43 @@ static struct fake_log lg;
 static struct blk *blk;
 static int fd = -1;
 static char path[64];
+
+/*
+ * How disks are opened, besides; and if without the page cache, what they tell
+ * to ask for: I/O in such units, in bytes, or 0: they do not tell.
+ */
+static unsigned direct; /* DISK_DIRECT, or 0 */
+static uint32_t unit;
+
+int __real_open(const char *name, int flags, ...);
+int __wrap_open(const char *name, int flags, ...);
+int __wrap_statx(
+    int dir, const char *name, int flags, unsigned mask, struct statx *st);
+static bool no_direct; /* as file systems in memory were before Linux 6.6 */
+
+int
+__wrap_open(const char *name, int flags, ...)
+{
+	if (!(flags & O_DIRECT) || !no_direct)
+		return __real_open(name, flags, 0600);
+	errno = EINVAL;
+	return -1;
+}
+
+int
+__wrap_statx(
+    int dir, const char *name, int flags, unsigned mask, struct statx *st)
+{
+	(void)dir;
+	(void)name;
+	(void)flags;
+	*st = (struct statx){
+	    .stx_mask = unit != 0 ? mask : STATX_BASIC_STATS,
+	    .stx_dio_mem_align = 512,
+	    .stx_dio_offset_align = unit != UINT32_MAX ? unit : 0,
+	};
+	return 0;
+}
 
 /* What a request is to write, and has read. */
 static uint8_t out[MAX_LEN + SECTOR], in[MAX_LEN + SECTOR];
@@ -65,8 +105,10 @@ make_file(off_t size, mode_t mode)
 	const char *dir = getenv("TMPDIR");
 	char name[256];
 
-	snprintf(name, sizeof(name), "%s/check_blk.XXXXXX",
-	    dir != NULL ? dir : "/tmp");
+	/* Of which the first may be in memory. */
+	if (dir == NULL)
+		dir = direct ? "/var/tmp" : "/tmp";
+	snprintf(name, sizeof(name), "%s/check_blk.XXXXXX", dir);
 	fd = mkstemp(name);
 	ck_assert_int_ge(fd, 0);
 	unlink(name);
@@ -88,7 +130,8 @@ open_disk(uint64_t size, bool read_only)
 	for (uint64_t i = 0; i < size && i < MAX_LEN; i++)
 		in[i] = pattern(i);
 	ck_assert_int_ge(pwrite(fd, in, size < MAX_LEN ? size : MAX_LEN, 0), 0);
-	blk = blk_open(&lg.logger, path, read_only, "serial-0123");
+	blk = blk_open(&lg.logger, path,
+	    direct | (read_only ? DISK_READ_ONLY : 0), "serial-0123");
 	ck_assert_ptr_nonnull(blk);
 }
 
@@ -107,6 +150,33 @@ setup_disk(void)
 {
 	setup();
 	open_disk(MAX_LEN, false);
+}
+
+/*
+ * Without the page cache: a file that really asks for units of 512 bytes, one
+ * of which we are told that it asks for 4096, and one that does not tell.
+ */
+static void
+setup_direct(void)
+{
+	direct = DISK_DIRECT;
+	unit = SECTOR;
+	setup_disk();
+}
+
+static void
+setup_direct_4096(void)
+{
+	direct = DISK_DIRECT;
+	unit = BLOCK;
+	setup_disk();
+}
+
+static void
+setup_direct_untold(void)
+{
+	direct = DISK_DIRECT;
+	setup_disk();
 }
 
 static void
@@ -285,7 +355,8 @@ readable(int on)
 static void
 expect_refused(const char *name, bool read_only)
 {
-	ck_assert_ptr_null(blk_open(&lg.logger, name, read_only, ""));
+	ck_assert_ptr_null(blk_open(
+	    &lg.logger, name, direct | (read_only ? DISK_READ_ONLY : 0), ""));
 	ck_assert_uint_eq(lg.lines, 1);
 	ck_assert_msg(strstr(lg.last, name) != NULL, "'%s' does not name %s",
 	    lg.last, name);
@@ -946,7 +1017,6 @@ END_TEST
 #define DISCARD VIRTIO_BLK_T_DISCARD
 #define ZEROES	VIRTIO_BLK_T_WRITE_ZEROES
 #define UNMAP	VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP
-#define BLOCK	4096 /* of most file systems */
 
 struct range {
 	uint64_t sector;
@@ -1240,10 +1310,12 @@ is_used(unsigned opcode, bool read_only)
 	switch (opcode) {
 	case IORING_OP_READ:
 	case IORING_OP_READV:
+	case IORING_OP_READ_FIXED:
 	case IORING_OP_FSYNC:
 		return true;
 	case IORING_OP_WRITE:
 	case IORING_OP_WRITEV:
+	case IORING_OP_WRITE_FIXED:
 	case IORING_OP_FALLOCATE:
 		return !read_only;
 	default:
@@ -1691,6 +1763,435 @@ START_TEST(a_status_is_not_written_before_the_data)
 }
 END_TEST
 
+/* Without the page cache. */
+
+/*
+ * How many pages of the disk are in the page cache.
+ */
+static unsigned
+cached_pages(void)
+{
+	unsigned char in_core[MAX_LEN / BLOCK];
+	unsigned n = 0;
+	void *map = mmap(NULL, MAX_LEN, PROT_READ, MAP_SHARED, fd, 0);
+
+	ck_assert_ptr_ne(map, MAP_FAILED);
+	ck_assert_int_eq(mincore(map, MAX_LEN, in_core), 0);
+	for (int i = 0; i < COUNT(in_core); i++)
+		n += in_core[i] & 1;
+	munmap(map, MAX_LEN);
+	return n;
+}
+
+START_TEST(what_is_read_and_written_directly_is_not_in_the_page_cache)
+{
+	fsync(fd);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	ck_assert_uint_eq(cached_pages(), 0);
+	expect_read(0, MAX_LEN);
+	ck_assert_uint_eq(cached_pages(), 0);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, 8, 2 * BLOCK, 0), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(cached_pages(), 0);
+	ck_assert_uint_eq(fake_uring.directs, 2);
+	expect_on_disk(BLOCK, out, 2 * BLOCK);
+}
+END_TEST
+
+START_TEST(direct_writes_are_stable_when_the_driver_cannot_flush)
+{
+	expect_write(0, MAX_LEN);
+	ck_assert_uint_eq(fake_uring.dsyncs, 0);
+	blk_set_writeback(blk, false);
+	fake_uring.limit = BLOCK;
+	expect_write(0, MAX_LEN);
+	ck_assert_uint_eq(fake_uring.dsyncs, MAX_LEN / BLOCK);
+	ck_assert_uint_eq(fake_uring.directs, 1 + MAX_LEN / BLOCK);
+}
+END_TEST
+
+/* Which part of a block, or some of them, and whether it is done directly. */
+static const struct {
+	uint64_t sector;
+	unsigned sectors;
+	bool direct;
+} places[] = {
+    {0, 8, true},
+    {8, 24, true},
+    {0, 1, false},
+    {7, 1, false},
+    {1, 8, false},
+    {0, 15, false},
+    {SECTORS - 1, 1, false},
+    {SECTORS - 8, 8, true},
+};
+
+START_TEST(parts_of_blocks_are_written_and_nothing_beside_them)
+{
+	static uint8_t want[MAX_LEN];
+	uint64_t at = places[_i].sector * SECTOR;
+	size_t len = places[_i].sectors * SECTOR;
+
+	for (size_t i = 0; i < sizeof(want); i++)
+		want[i] = i >= at && i < at + len ? out[i - at] : pattern(i);
+	expect_read(places[_i].sector, len);
+	expect_write(places[_i].sector, len);
+	ck_assert_uint_eq(fake_uring.directs, places[_i].direct ? 2 : 0);
+	expect_on_disk(0, want, sizeof(want));
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_IN, 0, 0, MAX_LEN), VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(in, want, sizeof(want));
+}
+END_TEST
+
+/*
+ * The page cache and what goes past it must not be at work at the same time: a
+ * part of a block, read before and written back after, would undo the other.
+ */
+START_TEST(parts_of_blocks_and_whole_ones_take_turns)
+{
+	struct job *job[3];
+
+	for (unsigned i = 0; i < 3; i++) {
+		bool whole = (i == 1) == _i;
+
+		out[0] = i;
+		job[i] = submit(
+		    VIRTIO_BLK_T_OUT, 8 + !whole, whole ? BLOCK : SECTOR, 0);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		blk_kick(blk);
+		ck_assert_uint_eq(fake_uring.writes, i + 1);
+		ck_assert_uint_eq(
+		    fake_uring.directs, _i ? (i + 1) / 2 : 1 + i / 2);
+		ck_assert_ptr_eq(reap(), job[i]->req);
+		ck_assert_uint_eq(dispose(job[i]), VIRTIO_BLK_S_OK);
+	}
+}
+END_TEST
+
+START_TEST(parts_of_a_block_written_at_once_are_all_there)
+{
+	static uint8_t want[MAX_LEN];
+	struct job *job[SECTORS];
+	unsigned n, sector;
+
+	memset(want, 0, sizeof(want));
+	for (unsigned round = 0; round < 100; round++) {
+		/* Every sector once, in some order, now and then eight. */
+		for (sector = n = 0; sector < SECTORS; n++) {
+			unsigned at = sector ^ round % SECTORS;
+			unsigned some =
+			    at % 8 == 0 && sector % 8 == 0 && round % 3 == 0
+				? 8
+				: 1;
+
+			memset(out, round + n, some * SECTOR);
+			memset(want + at * SECTOR, round + n, some * SECTOR);
+			job[n] = submit(VIRTIO_BLK_T_OUT, at, some * SECTOR, 0);
+			sector += some;
+		}
+		blk_kick(blk);
+		for (unsigned i = 0; i < n; i++)
+			reap();
+		for (unsigned i = 0; i < n; i++)
+			ck_assert_uint_eq(dispose(job[i]), VIRTIO_BLK_S_OK);
+		expect_on_disk(0, want, sizeof(want));
+	}
+	ck_assert_uint_gt(fake_uring.directs, 0);
+	ck_assert_uint_gt(fake_uring.writes, fake_uring.directs);
+}
+END_TEST
+
+START_TEST(the_last_part_of_a_block_does_not_make_a_file_grow)
+{
+	struct stat st;
+	char end[101];
+
+	open_disk(10 * SECTOR + 100, false);
+	ck_assert_uint_eq(blk_config(blk)->capacity, 10);
+	expect_write(9, SECTOR);
+	expect_write(8, 2 * SECTOR);
+	expect_write(0, 10 * SECTOR);
+	ck_assert_uint_eq(fake_uring.directs, 0);
+	expect_write(0, 8 * SECTOR);
+	ck_assert_uint_eq(fake_uring.directs, 1);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_eq(st.st_size, 10 * SECTOR + 100);
+	ck_assert_int_eq(pread(fd, end, sizeof(end), 10 * SECTOR), 100);
+	for (unsigned i = 0; i < 100; i++)
+		ck_assert_uint_eq((uint8_t)end[i], pattern(10 * SECTOR + i));
+}
+END_TEST
+
+/*
+ * A request of 'n' segments that are all the same memory.
+ */
+static struct virtio_blk_outhdr headers[BLK_REQS];
+static uint8_t statuses[BLK_REQS];
+
+static void
+submit_large(
+    uint32_t type, uint64_t sector, uint8_t *memory, size_t len, unsigned n)
+{
+	unsigned at = blk_inflight(blk);
+	struct blk_req *req = blk_get(blk);
+
+	ck_assert_ptr_nonnull(req);
+	headers[at] =
+	    (struct virtio_blk_outhdr){.type = type, .sector = sector};
+	req->iov[0] = (struct iovec){&headers[at], sizeof(headers[at])};
+	for (unsigned i = 1; i <= n; i++)
+		req->iov[i] = (struct iovec){memory, len};
+	req->iov[n + 1] = (struct iovec){&statuses[at], 1};
+	req->readable = type == VIRTIO_BLK_T_OUT ? 1 + n : 1;
+	req->writable = 2 + n - req->readable;
+	ck_assert(blk_submit(blk, req));
+}
+
+#define MIB (1 << 20)
+
+START_TEST(requests_beyond_the_buffers_wait_for_their_turn)
+{
+	/* The last two wait, though there would be room for the very last. */
+	static const size_t sizes[] = {MIB, MIB, MIB, MIB / 2, MIB, SECTOR};
+	static uint8_t memory[MIB];
+	unsigned n;
+
+	open_disk(8 * MIB, false);
+	for (n = 0; n < 6; n++)
+		submit_large(
+		    VIRTIO_BLK_T_IN, n * (MIB / SECTOR), memory, sizes[n], 1);
+	fake_uring.file_end = 5 * MIB;
+	blk_kick(blk);
+	ck_assert_uint_eq(fake_uring.reads, 4);
+	ck_assert_uint_eq(fake_uring.out_of_file, 0);
+	for (n = 0; n < 6; n++) {
+		struct blk_req *req = reap();
+
+		ck_assert_uint_eq(*req->status, VIRTIO_BLK_S_OK);
+		blk_put(blk, req);
+	}
+	ck_assert_uint_eq(fake_uring.directs, 6);
+}
+END_TEST
+
+START_TEST(requests_of_the_largest_size_are_done_piece_by_piece)
+{
+	enum { SEGMENTS = BLK_IOVECS - 2, REQUESTS = 3 };
+	static uint8_t memory[MIB];
+	struct blk_req *req;
+
+	open_disk((off_t)SEGMENTS * MIB, false);
+	for (unsigned i = 0; i < REQUESTS; i++)
+		submit_large(
+		    VIRTIO_BLK_T_IN, 0, memory, sizeof(memory), SEGMENTS);
+	blk_kick(blk);
+	for (unsigned i = 0; i < REQUESTS; i++) {
+		req = reap();
+		ck_assert_uint_eq(*req->status, VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(req->written, SEGMENTS * MIB + 1);
+	}
+	ck_assert_uint_eq(fake_uring.directs, REQUESTS * SEGMENTS);
+}
+END_TEST
+
+/*
+ * Any number of requests that are each other's neighbours, together 'all' bytes
+ * at 'memory', in segments of an odd size.
+ */
+static unsigned
+submit_neighbours(uint32_t type, uint8_t *memory, size_t all, unsigned *seed)
+{
+	size_t at = 0, len, size;
+	struct iovec *iov;
+	unsigned n = 0;
+
+	for (; at < all; at += len, n++) {
+		struct blk_req *req = blk_get(blk);
+		bool write = type == VIRTIO_BLK_T_OUT;
+		size_t done = 0;
+
+		ck_assert_ptr_nonnull(req);
+		len = (1 + rand_r(seed) % (n % 8 ? 100 : 3000)) * SECTOR;
+		len = len < all - at ? len : all - at;
+		headers[n].type = type;
+		headers[n].sector = at / SECTOR;
+		iov = req->iov;
+		*iov++ = (struct iovec){&headers[n], sizeof(headers[n])};
+		for (; done < len; done += size) {
+			size = len / 100 + rand_r(seed) % 5000;
+			size = size < len - done ? size : len - done;
+			*iov++ = (struct iovec){memory + at + done, size};
+		}
+		*iov++ = (struct iovec){&statuses[n], 1};
+		req->readable = write ? iov - req->iov - 1 : 1;
+		req->writable = iov - req->iov - req->readable;
+		ck_assert(blk_submit(blk, req));
+	}
+	return n;
+}
+
+START_TEST(requests_of_all_sizes_at_once_get_what_is_theirs)
+{
+	enum { LEN = 8 * MIB };
+	uint32_t *want = malloc(LEN), *got = malloc(LEN);
+	unsigned seed = _i, n;
+
+	unit = _i % 2 ? SECTOR : BLOCK;
+	open_disk(LEN, false);
+	ck_assert_ptr_nonnull(want);
+	ck_assert_ptr_nonnull(got);
+	for (unsigned round = 1; round <= 8; round++) {
+		for (unsigned k = 0; k < LEN / sizeof(*want); k++)
+			want[k] = round * k;
+		memset(got, 0, LEN);
+		for (int back = 0; back < 2; back++) {
+			n = submit_neighbours(
+			    back ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT,
+			    (uint8_t *)(back ? got : want), LEN, &seed);
+			blk_kick(blk);
+			while (n-- > 0) {
+				struct blk_req *req = reap();
+
+				ck_assert_uint_eq(
+				    *req->status, VIRTIO_BLK_S_OK);
+				blk_put(blk, req);
+			}
+		}
+		ck_assert_mem_eq(got, want, LEN);
+	}
+	ck_assert_uint_gt(fake_uring.directs, 0);
+	free(want);
+	free(got);
+}
+END_TEST
+
+/*
+ * A host that cannot, before or after it has opened the file.
+ */
+START_TEST(a_disk_without_direct_io_is_refused)
+{
+	make_file(MAX_LEN, 0600);
+	direct = DISK_DIRECT;
+	no_direct = _i % 2;
+	unit = no_direct ? SECTOR : UINT32_MAX;
+	expect_refused(path, _i / 2);
+}
+END_TEST
+
+/*
+ * What is true of a disk however it is read and written.
+ */
+static void
+add_requests(Suite *s, SFun before)
+{
+	TCase *tc;
+
+	tc = cases_add(s, "requests", before, NULL);
+	tcase_add_loop_test(
+	    tc, reads_and_writes_work_in_any_framing, 0, COUNT(framings));
+	tcase_add_test(tc, empty_buffers_in_between_change_nothing);
+	tcase_add_test(tc, a_request_of_as_many_segments_as_allowed_works);
+	tcase_add_test(tc, the_whole_disk_can_be_read_and_written_at_once);
+	tcase_add_loop_test(
+	    tc, a_request_without_a_status_byte_stays_the_callers, 0, 3);
+	tcase_add_loop_test(tc, a_request_with_half_a_header_fails, 0,
+	    sizeof(struct virtio_blk_outhdr));
+	tcase_add_loop_test(tc,
+	    an_unknown_request_is_unsupported_and_does_nothing, 0,
+	    COUNT(unknown_types));
+	tcase_add_loop_test(tc,
+	    a_transfer_that_is_not_all_on_the_disk_fails_whole, 0,
+	    COUNT(bad_ranges));
+	tcase_add_test(tc, lengths_of_4_gib_are_added_not_cut_off);
+	tcase_add_test(
+	    tc, lengths_whose_sum_is_a_sector_in_32_bits_are_not_a_sector);
+	tcase_add_test(tc, a_transfer_of_nothing_succeeds);
+	tcase_add_test(
+	    tc, a_write_with_room_before_the_status_has_not_written_that);
+	tcase_add_loop_test(tc, the_serial_is_padded_with_zeros_to_20_bytes, 0,
+	    COUNT(id_framings));
+	tcase_add_loop_test(
+	    tc, a_serial_fills_as_much_of_a_buffer_as_there_is, 0, 24);
+	tcase_add_test(tc, a_flush_is_an_fdatasync);
+	tcase_add_test(tc, flushes_that_come_together_are_one_fdatasync);
+	tcase_add_test(
+	    tc, when_an_fdatasync_fails_so_does_every_flush_that_it_was_for);
+	tcase_add_test(
+	    tc, a_flush_is_not_done_by_an_fdatasync_that_began_before_it);
+	tc = cases_add(s, "ranges", before, NULL);
+	tcase_add_loop_test(tc,
+	    a_cleared_range_is_zeros_and_given_back_if_it_may, 0, COUNT(ways));
+	tcase_add_loop_test(
+	    tc, a_part_of_a_block_can_be_cleared, 0, COUNT(ways));
+	tcase_add_loop_test(
+	    tc, ranges_come_in_any_number_and_framing, 0, 2 * COUNT(framings));
+	tcase_add_loop_test(tc,
+	    the_whole_disk_and_nothing_at_all_can_be_cleared, 0, COUNT(ways));
+	tcase_add_loop_test(
+	    tc, one_bad_range_and_nothing_is_cleared, 0, COUNT(bad_clears));
+	tcase_add_loop_test(tc, ranges_larger_than_told_are_refused, 0, 2);
+	tcase_add_loop_test(tc, half_a_range_or_too_many_are_refused, 0, 2);
+	tcase_add_loop_test(
+	    tc, a_range_cleared_is_stable_when_writes_are, 0, COUNT(ways));
+	tcase_add_loop_test(
+	    tc, where_the_host_cannot_zero_zeros_are_written, 0, 4);
+	tcase_add_loop_test(
+	    tc, where_the_host_cannot_discard_the_guest_is_told, 0, 2);
+	tcase_add_test(
+	    tc, clearing_that_is_interrupted_is_tried_again_and_may_fail);
+}
+
+static void
+add_luck(Suite *s, SFun before)
+{
+	TCase *tc;
+
+	tc = cases_add(s, "bad luck", before, NULL);
+	tcase_add_loop_test(tc, a_short_transfer_is_continued, 0, 6);
+	tcase_add_test(tc, a_disk_that_became_smaller_fails_beyond_its_end);
+	tcase_add_test(tc, a_file_never_becomes_larger_than_the_disk);
+	tcase_add_loop_test(
+	    tc, an_interrupted_operation_is_tried_again, 0, COUNT(passing));
+	tcase_add_loop_test(tc,
+	    an_operation_that_is_always_interrupted_fails_in_the_end, 0,
+	    COUNT(passing));
+	tcase_add_loop_test(tc,
+	    a_failed_operation_is_an_error_for_the_guest_and_in_the_log, 0,
+	    COUNT(failures));
+	tcase_add_test(
+	    tc, a_failed_flush_is_not_said_to_be_at_a_place_on_the_disk);
+	tcase_add_test(tc, a_read_that_fails_halfway_has_written_what_it_has);
+	tcase_add_test(tc, a_disk_that_keeps_failing_does_not_flood_the_log);
+
+	tc = cases_add(s, "many", before, NULL);
+	tcase_add_test(tc, as_many_requests_as_promised_can_be_had);
+	tcase_add_test(tc, all_requests_can_be_in_flight_at_once);
+	tcase_add_test(tc, requests_that_all_go_on_at_once_find_room);
+	tcase_add_test(
+	    tc, reaping_never_waits_and_the_descriptor_tells_when_to);
+	tcase_add_test(tc, a_status_is_not_written_before_the_data);
+}
+
+/*
+ * Whether files, where they are made for that, have direct I/O by sectors.
+ */
+static bool
+can_direct(void)
+{
+	static const _Alignas(BLOCK) char sector[SECTOR];
+	const char *dir = getenv("TMPDIR");
+	struct statfs fs;
+	int at = open(dir != NULL ? dir : "/var/tmp",
+	    O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+
+	/* In memory it is possible since Linux 6.6, but means nothing. */
+	return at >= 0 && write(at, sector, SECTOR) == SECTOR &&
+	       fstatfs(at, &fs) == 0 && fs.f_type != TMPFS_MAGIC &&
+	       close(at) == 0;
+}
+
 int
 main(void)
 {
@@ -1732,89 +2233,47 @@ main(void)
 	tcase_add_loop_test(tc, qemu_notices_that_a_disk_is_in_use, 0, 2);
 	tcase_add_test(tc, a_lock_that_is_about_to_go_is_waited_for);
 
-	tc = cases_add(s, "requests", setup_disk, NULL);
-	tcase_add_loop_test(
-	    tc, reads_and_writes_work_in_any_framing, 0, COUNT(framings));
-	tcase_add_test(tc, empty_buffers_in_between_change_nothing);
-	tcase_add_test(tc, a_request_of_as_many_segments_as_allowed_works);
-	tcase_add_test(tc, the_whole_disk_can_be_read_and_written_at_once);
-	tcase_add_loop_test(
-	    tc, a_request_without_a_status_byte_stays_the_callers, 0, 3);
-	tcase_add_loop_test(tc, a_request_with_half_a_header_fails, 0,
-	    sizeof(struct virtio_blk_outhdr));
-	tcase_add_loop_test(tc,
-	    an_unknown_request_is_unsupported_and_does_nothing, 0,
-	    COUNT(unknown_types));
-	tcase_add_loop_test(tc,
-	    a_transfer_that_is_not_all_on_the_disk_fails_whole, 0,
-	    COUNT(bad_ranges));
-	tcase_add_test(tc, lengths_of_4_gib_are_added_not_cut_off);
-	tcase_add_test(
-	    tc, lengths_whose_sum_is_a_sector_in_32_bits_are_not_a_sector);
-	tcase_add_test(tc, a_transfer_of_nothing_succeeds);
-	tcase_add_test(
-	    tc, a_write_with_room_before_the_status_has_not_written_that);
-	tcase_add_loop_test(tc, the_serial_is_padded_with_zeros_to_20_bytes, 0,
-	    COUNT(id_framings));
-	tcase_add_loop_test(
-	    tc, a_serial_fills_as_much_of_a_buffer_as_there_is, 0, 24);
-	tcase_add_test(tc, a_flush_is_an_fdatasync);
-	tcase_add_test(tc, flushes_that_come_together_are_one_fdatasync);
-	tcase_add_test(
-	    tc, when_an_fdatasync_fails_so_does_every_flush_that_it_was_for);
-	tcase_add_test(
-	    tc, a_flush_is_not_done_by_an_fdatasync_that_began_before_it);
-	tcase_add_test(tc, writes_are_stable_when_the_driver_cannot_flush);
-
-	tc = cases_add(s, "ranges", setup_disk, NULL);
-	tcase_add_loop_test(tc,
-	    a_cleared_range_is_zeros_and_given_back_if_it_may, 0, COUNT(ways));
-	tcase_add_loop_test(
-	    tc, a_part_of_a_block_can_be_cleared, 0, COUNT(ways));
-	tcase_add_loop_test(
-	    tc, ranges_come_in_any_number_and_framing, 0, 2 * COUNT(framings));
-	tcase_add_loop_test(tc,
-	    the_whole_disk_and_nothing_at_all_can_be_cleared, 0, COUNT(ways));
-	tcase_add_loop_test(
-	    tc, one_bad_range_and_nothing_is_cleared, 0, COUNT(bad_clears));
-	tcase_add_loop_test(tc, ranges_larger_than_told_are_refused, 0, 2);
-	tcase_add_loop_test(tc, half_a_range_or_too_many_are_refused, 0, 2);
-	tcase_add_loop_test(
-	    tc, a_range_cleared_is_stable_when_writes_are, 0, COUNT(ways));
-	tcase_add_loop_test(
-	    tc, where_the_host_cannot_zero_zeros_are_written, 0, 4);
-	tcase_add_loop_test(
-	    tc, where_the_host_cannot_discard_the_guest_is_told, 0, 2);
-	tcase_add_test(
-	    tc, clearing_that_is_interrupted_is_tried_again_and_may_fail);
-
 	tc = cases_add(s, "ranges in vain", setup, NULL);
 	tcase_add_test(tc, a_disk_that_cannot_have_holes_does_not_offer_them);
 	tcase_add_test(tc, a_read_only_disk_cannot_be_cleared);
 
-	tc = cases_add(s, "bad luck", setup_disk, NULL);
-	tcase_add_loop_test(tc, a_short_transfer_is_continued, 0, 6);
-	tcase_add_test(tc, a_disk_that_became_smaller_fails_beyond_its_end);
-	tcase_add_test(tc, a_file_never_becomes_larger_than_the_disk);
-	tcase_add_loop_test(
-	    tc, an_interrupted_operation_is_tried_again, 0, COUNT(passing));
-	tcase_add_loop_test(tc,
-	    an_operation_that_is_always_interrupted_fails_in_the_end, 0,
-	    COUNT(passing));
-	tcase_add_loop_test(tc,
-	    a_failed_operation_is_an_error_for_the_guest_and_in_the_log, 0,
-	    COUNT(failures));
-	tcase_add_test(
-	    tc, a_failed_flush_is_not_said_to_be_at_a_place_on_the_disk);
-	tcase_add_test(tc, a_read_that_fails_halfway_has_written_what_it_has);
-	tcase_add_test(tc, a_disk_that_keeps_failing_does_not_flood_the_log);
+	add_requests(s, setup_disk);
+	add_luck(s, setup_disk);
+	tc = cases_add(s, "stable", setup_disk, NULL);
+	tcase_add_test(tc, writes_are_stable_when_the_driver_cannot_flush);
 
-	tc = cases_add(s, "many", setup_disk, NULL);
-	tcase_add_test(tc, as_many_requests_as_promised_can_be_had);
-	tcase_add_test(tc, all_requests_can_be_in_flight_at_once);
-	tcase_add_test(tc, requests_that_all_go_on_at_once_find_room);
+	tc = cases_add(s, "direct I/O refused", setup, NULL);
+	tcase_add_loop_test(tc, a_disk_without_direct_io_is_refused, 0, 4);
+	if (!can_direct()) {
+		fprintf(stderr, "skipped: direct I/O: /var/tmp or $TMPDIR "
+				"has none by sectors\n");
+		return cases_run(s);
+	}
+	add_requests(s, setup_direct);
+	add_luck(s, setup_direct);
+	add_requests(s, setup_direct_4096);
+	add_luck(s, setup_direct_4096);
+	tc = cases_add(s, "direct I/O", setup_direct, NULL);
 	tcase_add_test(
-	    tc, reaping_never_waits_and_the_descriptor_tells_when_to);
-	tcase_add_test(tc, a_status_is_not_written_before_the_data);
+	    tc, what_is_read_and_written_directly_is_not_in_the_page_cache);
+	tcase_add_test(
+	    tc, direct_writes_are_stable_when_the_driver_cannot_flush);
+	tcase_add_test(tc, requests_beyond_the_buffers_wait_for_their_turn);
+	tcase_add_test(
+	    tc, requests_of_the_largest_size_are_done_piece_by_piece);
+	tcase_add_loop_test(
+	    tc, requests_of_all_sizes_at_once_get_what_is_theirs, 0, 4);
+	tc = cases_add(s, "direct I/O by blocks", setup_direct_4096, NULL);
+	tcase_add_loop_test(tc,
+	    parts_of_blocks_are_written_and_nothing_beside_them, 0,
+	    COUNT(places));
+	tcase_add_loop_test(
+	    tc, parts_of_blocks_and_whole_ones_take_turns, 0, 2);
+	tcase_add_test(tc, parts_of_a_block_written_at_once_are_all_there);
+	tcase_add_test(tc, the_last_part_of_a_block_does_not_make_a_file_grow);
+	tc = cases_add(s, "direct I/O untold", setup_direct_untold, NULL);
+	tcase_add_loop_test(tc,
+	    parts_of_blocks_are_written_and_nothing_beside_them, 0,
+	    COUNT(places));
 	return cases_run(s);
 }

@@ -47,7 +47,8 @@ static char disk[64];
 static int file = -1;
 static struct driver drv;
 static struct load load;
-static uint64_t heap; /* of the driver, before it had a queue */
+static uint64_t heap;	/* of the driver, before it had a queue */
+static unsigned direct; /* past the page cache, by blocks of this; or 0 */
 static unsigned killed;
 static unsigned long start_us; /* how long it takes vdisk to start, about */
 
@@ -65,8 +66,10 @@ environment(const char *name, unsigned otherwise)
 static pid_t
 spawn(void)
 {
-	const char *const args[] = {
-	    drv.legacy ? "--legacy" : "--", "7", BASE_ARG, IRQ, disk, NULL};
+	const char *const args[] = {drv.legacy ? "--legacy"
+				    : direct   ? "--direct"
+					       : "--",
+	    "7", BASE_ARG, IRQ, disk, NULL};
 	pid_t pid = child_fork();
 
 	if (pid == 0) {
@@ -145,19 +148,42 @@ take_down(void)
 	load_reset(&load);
 }
 
+/*
+ * Make a device of the file, if that is possible here.
+ */
+static void
+put_on_device(void)
+{
+	const char *device;
+
+	ck_assert_int_eq(ftruncate(file, LOAD_SECTORS * 512), 0);
+	device = loop_device(disk, direct);
+	if (device == NULL)
+		return;
+	snprintf(disk, sizeof(disk), "%s", device);
+	file = open(disk, O_RDWR | O_CLOEXEC);
+	ck_assert_int_ne(file, -1);
+}
+
 static void
 setup_as(bool legacy)
 {
-	char name[] = "/tmp/vdisk-kill-XXXXXX";
+	char name[64];
 
+	/* Of which the first may be in memory. */
+	snprintf(name, sizeof(name), "%s/vdisk-kill-XXXXXX",
+	    direct ? "/var/tmp" : "/tmp");
 	file = mkostemp(name, O_CLOEXEC);
 	ck_assert_int_ne(file, -1);
 	unlink(name);
 	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
+	if (direct)
+		put_on_device();
 	fake_xen_start(DOMID, 2, RAM, 0);
 	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
 	drv.legacy = legacy;
 	load_init(&load, &drv, file, 1);
+	load.no_discard = direct > 512;
 	heap = drv.heap;
 	fresh_errors();
 	child = spawn();
@@ -179,6 +205,21 @@ static void
 setup_legacy(void)
 {
 	setup_as(true);
+}
+
+static void
+setup_direct(void)
+{
+	direct = 512;
+	setup_as(false);
+}
+
+/* Of a block the load mostly writes a part, and sometimes all. */
+static void
+setup_direct_4096(void)
+{
+	direct = 4096;
+	setup_as(false);
 }
 
 /*
@@ -719,6 +760,12 @@ main(void)
 	TCase *tc;
 
 	tc = add_case(s, "random", setup);
+	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
+
+	tc = add_case(s, "direct", setup_direct);
+	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
+	tcase_add_loop_test(tc, killed_after_any_store_it_loses_nothing, 1, 2);
+	tc = add_case(s, "direct 4096", setup_direct_4096);
 	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
 
 	tc = add_case(s, "stores", setup);

@@ -1000,36 +1000,9 @@ START_TEST(a_reset_is_answered_as_soon_as_nothing_is_in_flight)
 }
 END_TEST
 
-/*
- * A loop device on the disk with blocks of 'block' bytes, or NULL.  It goes with its last user, of which
- * this process is one, whatever happens to the test.
- */
-static const char *
-loop_device(unsigned block)
-{
-	static char name[64];
-	char command[128];
-	FILE *losetup;
-	int users;
-
-	snprintf(command, sizeof(command),
-	    "losetup -b %u --show -f %s 2>/dev/null", block, disk);
-	losetup = popen(command, "r");
-	if (losetup == NULL || fgets(name, sizeof(name), losetup) == NULL)
-		name[0] = '\0';
-	if (losetup != NULL)
-		pclose(losetup);
-	name[strcspn(name, "\n")] = '\0';
-	if (name[0] == '\0')
-		return NULL;
-	users = open(name, O_RDWR | O_CLOEXEC);
-	snprintf(command, sizeof(command), "losetup -d %s", name);
-	return system(command) == 0 && users != -1 ? name : NULL;
-}
-
 START_TEST(a_block_device_is_a_disk)
 {
-	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(512), NULL};
+	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(disk, 512), NULL};
 	uint64_t gpa;
 
 	if (args[3] == NULL) {
@@ -1053,7 +1026,8 @@ END_TEST
 
 START_TEST(a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back)
 {
-	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(4096), NULL};
+	const char *args[] = {
+	    "7", BASE_ARG, IRQ, loop_device(disk, 4096), NULL};
 	struct virtio_blk_discard_write_zeroes *range;
 	struct stat before, after;
 	uint64_t gpa, zeros;
@@ -1094,9 +1068,42 @@ START_TEST(a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back)
 }
 END_TEST
 
+START_TEST(past_the_page_cache_a_device_takes_whole_blocks_and_parts)
+{
+	const char *args[] = {
+	    "--direct", "7", BASE_ARG, IRQ, loop_device(disk, 4096), NULL};
+	uint64_t gpa, back;
+
+	if (args[4] == NULL) {
+		fprintf(stderr,
+		    "skipped: past_the_page_cache_a_device_takes_whole_blocks_"
+		    "and_parts: no loop device to be had\n");
+		return;
+	}
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	guest();
+	gpa = driver_pattern(&drv, MIB, 1);
+	back = driver_alloc(&drv, MIB, 1);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, MIB), 0);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 3, gpa + 512, 512), 0);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 17, gpa + 9 * 512, 512), 0);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_IN, 8, back, MIB), 0);
+	ck_assert_mem_eq(fake_xen_ram(back), fake_xen_ram(gpa), MIB);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_IN, 3, back, 512), 0);
+	ck_assert_mem_eq(fake_xen_ram(back), fake_xen_ram(gpa + 512), 512);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), 0);
+	ck_assert(driver_in_file(file, 8, gpa, MIB));
+	ck_assert(driver_in_file(file, 3, gpa + 512, 512));
+}
+END_TEST
+
 START_TEST(a_block_device_in_use_is_refused_to_writers)
 {
-	const char *args[] = {"-r", "7", BASE_ARG, IRQ, loop_device(512), NULL};
+	const char *args[] = {
+	    "-r", "7", BASE_ARG, IRQ, loop_device(disk, 512), NULL};
 
 	if (args[4] == NULL) {
 		fprintf(stderr,
@@ -1116,7 +1123,7 @@ END_TEST
 
 START_TEST(a_block_device_is_not_for_others_meanwhile)
 {
-	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(512), NULL};
+	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(disk, 512), NULL};
 
 	if (args[3] == NULL) {
 		fprintf(stderr,
@@ -1191,6 +1198,8 @@ main(void)
 	tcase_add_test(tc, a_block_device_is_a_disk);
 	tcase_add_test(
 	    tc, a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back);
+	tcase_add_test(
+	    tc, past_the_page_cache_a_device_takes_whole_blocks_and_parts);
 	tcase_add_test(tc, a_block_device_in_use_is_refused_to_writers);
 	tcase_add_test(tc, a_block_device_is_not_for_others_meanwhile);
 	return cases_run(s);

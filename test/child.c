@@ -152,3 +152,26 @@ assert_mentions(const char *text, const char *what)
 	ck_assert_msg(
 	    strstr(text, what) != NULL, "'%s' is not in: %s", what, text);
 }
+
+const char *
+loop_device(const char *path, unsigned block)
+{
+	static char name[64];
+	char command[128];
+	FILE *losetup;
+	int users;
+
+	snprintf(command, sizeof(command),
+	    "losetup -b %u --show -f %s 2>/dev/null", block, path);
+	losetup = popen(command, "r");
+	if (losetup == NULL || fgets(name, sizeof(name), losetup) == NULL)
+		name[0] = '\0';
+	if (losetup != NULL)
+		pclose(losetup);
+	name[strcspn(name, "\n")] = '\0';
+	if (name[0] == '\0')
+		return NULL;
+	users = open(name, O_RDWR | O_CLOEXEC);
+	snprintf(command, sizeof(command), "losetup -d %s", name);
+	return system(command) == 0 && users != -1 ? name : NULL;
+}

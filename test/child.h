@@ -57,6 +57,13 @@ int finish(void);
 const char *output(void);
 const char *errors(void);
 
+/*
+ * A loop device on the file 'path' with blocks of 'block' bytes, or NULL.  It
+ * goes with its last user, of which this process is one, whatever happens to
+ * the test.
+ */
+const char *loop_device(const char *path, unsigned block);
+
 void assert_one_line(const char *text);
 void assert_mentions(const char *text, const char *what);
 

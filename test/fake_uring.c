@@ -30,14 +30,24 @@ fake_uring_init(void)
 static bool
 is_read(const struct io_uring_sqe *sqe)
 {
-	return sqe->opcode == IORING_OP_READV || sqe->opcode == IORING_OP_READ;
+	return sqe->opcode == IORING_OP_READV ||
+	       sqe->opcode == IORING_OP_READ ||
+	       sqe->opcode == IORING_OP_READ_FIXED;
 }
 
 static bool
 is_write(const struct io_uring_sqe *sqe)
 {
 	return sqe->opcode == IORING_OP_WRITEV ||
-	       sqe->opcode == IORING_OP_WRITE;
+	       sqe->opcode == IORING_OP_WRITE ||
+	       sqe->opcode == IORING_OP_WRITE_FIXED;
+}
+
+static bool
+is_direct(const struct io_uring_sqe *sqe)
+{
+	return sqe->opcode == IORING_OP_READ_FIXED ||
+	       sqe->opcode == IORING_OP_WRITE_FIXED;
 }
 
 static bool
@@ -77,6 +87,7 @@ record(const struct io_uring_sqe *sqe)
 		fake_uring.writes++;
 	else
 		fake_uring.others++;
+	fake_uring.directs += is_direct(sqe);
 	if (is_write(sqe) && (sqe->rw_flags & RWF_DSYNC))
 		fake_uring.dsyncs++;
 	if (sqe->opcode == IORING_OP_FSYNC &&
@@ -88,7 +99,8 @@ record(const struct io_uring_sqe *sqe)
 }
 
 /*
- * Let the operation transfer at most 'limit' bytes.
+ * Let the operation transfer at most 'limit' bytes; without the page cache, as
+ * many blocks, and one at least.
  */
 static void
 shorten(struct io_uring_sqe *sqe, uint32_t limit)
@@ -96,6 +108,8 @@ shorten(struct io_uring_sqe *sqe, uint32_t limit)
 	const struct iovec *iov = (const struct iovec *)(uintptr_t)sqe->addr;
 	unsigned n = sqe->len;
 
+	if (is_direct(sqe))
+		limit = limit < 512 ? 512 : limit / 512 * 512;
 	if (!is_vector(sqe)) {
 		if (sqe->len > limit)
 			sqe->len = limit;

@@ -24,6 +24,7 @@ struct fake_uring {
 	/* Since fake_uring_init(): */
 	unsigned submits; /* submissions of at least one operation */
 	unsigned reads, writes, others;
+	unsigned directs;   /* reads and writes without the page cache */
 	unsigned dsyncs;    /* writes that are to reach stable storage */
 	unsigned datasyncs; /* fdatasync() */
 	unsigned

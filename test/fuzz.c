@@ -149,6 +149,7 @@ static struct blk *blk;
 static struct virtio_mmio *dev;
 static bool read_only;
 static bool legacy;
+static bool direct; /* past the page cache */
 
 static struct {
 	struct io_uring_sqe sqes[BLK_REQS];
@@ -156,7 +157,10 @@ static struct {
 	unsigned sq_head, sq_tail, cq_head, cq_tail;
 	struct io_uring_sqe op[BLK_REQS]; /* being worked on */
 	unsigned nops;
-	int fd;
+	struct io_uring *ring;
+	int fd[2]; /* the disk, and past the page cache */
+	uint8_t *buffers;
+	size_t room;	 /* bytes of them */
 	bool left;	 /* something was not taken */
 	unsigned errors; /* submissions that do not go as usual */
 	int error;	 /* ... but fail, or if 0 */
@@ -474,6 +478,8 @@ io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
 	kernel.sq_head = kernel.sq_tail = kernel.cq_head = kernel.cq_tail = 0;
 	kernel.nops = kernel.errors = 0;
 	kernel.left = false;
+	kernel.ring = ring;
+	kernel.buffers = NULL;
 	*ring = (struct io_uring){.features = IORING_FEAT_EXT_ARG};
 	ring->sq.khead = &kernel.sq_head;
 	ring->sq.ktail = &kernel.sq_tail;
@@ -492,8 +498,19 @@ int
 io_uring_register_files(struct io_uring *ring, const int *files, unsigned n)
 {
 	(void)ring;
+	kernel.fd[0] = files[0];
+	kernel.fd[1] = n > 1 ? files[1] : -1;
+	return 0;
+}
+
+int
+io_uring_register_buffers(
+    struct io_uring *ring, const struct iovec *iov, unsigned n)
+{
+	(void)ring;
 	(void)n;
-	kernel.fd = files[0];
+	kernel.buffers = iov->iov_base;
+	kernel.room = iov->iov_len;
 	return 0;
 }
 
@@ -537,7 +554,9 @@ slot_of(const struct owed *o)
 static bool
 is_read(const struct io_uring_sqe *sqe)
 {
-	return sqe->opcode == IORING_OP_READ || sqe->opcode == IORING_OP_READV;
+	return sqe->opcode == IORING_OP_READ ||
+	       sqe->opcode == IORING_OP_READV ||
+	       sqe->opcode == IORING_OP_READ_FIXED;
 }
 
 static bool
@@ -551,7 +570,15 @@ static bool
 is_write(const struct io_uring_sqe *sqe)
 {
 	return sqe->opcode == IORING_OP_WRITE ||
-	       sqe->opcode == IORING_OP_WRITEV;
+	       sqe->opcode == IORING_OP_WRITEV ||
+	       sqe->opcode == IORING_OP_WRITE_FIXED;
+}
+
+static bool
+is_direct(const struct io_uring_sqe *sqe)
+{
+	return sqe->opcode == IORING_OP_READ_FIXED ||
+	       sqe->opcode == IORING_OP_WRITE_FIXED;
 }
 
 /*
@@ -571,10 +598,12 @@ vector(const struct io_uring_sqe *sqe, struct iovec *one, unsigned *n)
 
 /*
  * Whether the operation is a part of the request that the driver made: at its
- * place on the disk, and with the byte of memory that belongs there.
+ * place on the disk, for 'bytes' of it, and with the byte of memory that belongs
+ * there.
  */
 static void
-check_belongs(const struct io_uring_sqe *sqe, const struct iovec *iov)
+check_belongs(
+    const struct io_uring_sqe *sqe, const struct iovec *iov, uint64_t bytes)
 {
 	const struct blk_req *req =
 	    (const struct blk_req *)(uintptr_t)sqe->user_data;
@@ -597,7 +626,7 @@ check_belongs(const struct io_uring_sqe *sqe, const struct iovec *iov)
 		uint64_t done = sqe->off - o->sector * SECTOR;
 		uint64_t len = o->clear * SECTOR;
 
-		CHECK(done < len && sqe->addr <= len - done,
+		CHECK(done < len && bytes <= len - done,
 		    "clearing elsewhere than the request");
 		CHECK(!is_write(sqe) || o->type == VIRTIO_BLK_T_WRITE_ZEROES,
 		    "a write that ought to be a discard");
@@ -608,11 +637,48 @@ check_belongs(const struct io_uring_sqe *sqe, const struct iovec *iov)
 	from = o->sector * SECTOR;
 	CHECK(sqe->off >= from && sqe->off < from + o->len,
 	    "an operation elsewhere than the request");
-	CHECK((uint8_t *)iov->iov_base ==
-		  guest.memory + slot_of(o) + SLOT_DATA + (sqe->off - from),
+	CHECK(is_direct(sqe) ||
+		  (uint8_t *)iov->iov_base ==
+		      guest.memory + slot_of(o) + SLOT_DATA + (sqe->off - from),
 	    "an operation with memory of another place");
 	if (is_write(sqe) && !HAS(drv.features, VIRTIO_BLK_F_FLUSH))
 		CHECK(sqe->rw_flags & RWF_DSYNC, "a write not made stable");
+}
+
+/*
+ * Past the page cache: whole blocks, in memory that no other operation has, and
+ * none at work that is not past it.
+ */
+static void
+check_direct(const struct io_uring_sqe *sqe)
+{
+	uint64_t at = sqe->addr - (uintptr_t)kernel.buffers;
+
+	CHECK(sqe->off % PAGE == 0 && sqe->len % PAGE == 0 && at % PAGE == 0,
+	    "a part of a block past the page cache");
+	CHECK(sqe->buf_index == 0 && at < kernel.room &&
+		  sqe->len <= kernel.room - at,
+	    "an operation with no buffer");
+	for (unsigned i = 0; i < kernel.nops; i++) {
+		const struct io_uring_sqe *other = &kernel.op[i];
+
+		CHECK(!is_direct(other) ||
+			  other->addr + other->len <= sqe->addr ||
+			  sqe->addr + sqe->len <= other->addr,
+		    "two operations with one buffer");
+	}
+}
+
+static void
+check_alone(const struct io_uring_sqe *sqe)
+{
+	for (unsigned i = 0; i < kernel.nops; i++) {
+		const struct io_uring_sqe *other = &kernel.op[i];
+
+		CHECK(!(is_read(other) || is_write(other)) ||
+			  is_direct(other) == is_direct(sqe),
+		    "the page cache and what goes past it, at a time");
+	}
 }
 
 static void
@@ -664,10 +730,10 @@ check_op(const struct io_uring_sqe *sqe)
 	uint64_t sum = 0;
 	unsigned n;
 
-	CHECK((sqe->flags & IOSQE_FIXED_FILE) && sqe->fd == 0,
+	CHECK((sqe->flags & IOSQE_FIXED_FILE) && sqe->fd == is_direct(sqe),
 	    "an operation on another file");
 	if (sqe->opcode == IORING_OP_FSYNC) {
-		check_belongs(sqe, NULL);
+		check_belongs(sqe, NULL, 0);
 		return;
 	}
 	CHECK(is_read(sqe) || !read_only, "a read-only disk is written");
@@ -682,15 +748,19 @@ check_op(const struct io_uring_sqe *sqe)
 		n = 0;
 	} else
 		CHECK(is_read(sqe) || is_write(sqe), "an operation not known");
+	if (is_direct(sqe))
+		check_direct(sqe);
+	if (is_read(sqe) || is_write(sqe))
+		check_alone(sqe);
 	for (unsigned i = 0; i < n; i++) {
-		if (!writes_zeros(sqe))
+		if (!is_direct(sqe) && !writes_zeros(sqe))
 			check_buffer(sqe, &iov[i]);
 		sum += iov[i].iov_len;
 	}
 	CHECK(sum > 0, "an operation of nothing");
 	CHECK(sqe->off <= sizeof(disk) && sum <= sizeof(disk) - sqe->off,
 	    "an operation beyond the disk");
-	check_belongs(sqe, iov);
+	check_belongs(sqe, iov, sum);
 }
 
 int
@@ -766,7 +836,8 @@ complete(unsigned i, unsigned how, uint32_t limit)
 	if (how < 4 || (clear && how < 7))
 		res = transfer(sqe, UINT64_MAX);
 	else if (how < 6)
-		res = transfer(sqe, 1 + limit % DATA_MAX);
+		res = transfer(sqe, is_direct(sqe) ? SECTOR * (1 + limit % 8)
+						   : 1 + limit % DATA_MAX);
 	else if (how == 6)
 		res = 0; /* the end of the file, if it is a transfer */
 	else
@@ -806,12 +877,20 @@ forget_owed(void)
 	drv.live = false;
 }
 
+static struct blk *
+open_disk(void)
+{
+	return blk_open(&lg.logger, disk_path,
+	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0) |
+		(direct ? DISK_DIRECT : 0),
+	    "fuzz");
+}
+
 static void
 open_device(void)
 {
 	if (blk == NULL)
-		blk = blk_open(&lg.logger, disk_path,
-		    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "fuzz");
+		blk = open_disk();
 	CHECK(blk != NULL, "no disk");
 	opens++;
 	in_device = true;
@@ -824,7 +903,11 @@ static void
 close_disk(void)
 {
 	free(blk);
-	close(kernel.fd);
+	free(
+	    kernel.ring); /* with all of the engine, of which it is the first */
+	free(kernel.buffers);
+	close(kernel.fd[0]);
+	close(kernel.fd[1]);
 	blk = NULL;
 }
 
@@ -1562,8 +1645,7 @@ start_unfit(const struct op *op)
 	else
 		((uint8_t *)io.state)[op->d % sizeof(io.state)] ^= 1 + op->b;
 	CHECK(ftruncate(disk_file, size) == 0, "no file");
-	blk = blk_open(&lg.logger, disk_path,
-	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "fuzz");
+	blk = open_disk();
 	CHECK(blk != NULL, "no disk");
 	opens++;
 	dev = virtio_mmio_open(&lg.logger, &io, &guest, blk, legacy);
@@ -1716,6 +1798,23 @@ open_world(void)
 	snprintf(disk_path, sizeof(disk_path), "/proc/self/fd/%d", disk_file);
 }
 
+/*
+ * Files in memory have direct I/O since Linux 6.6.
+ */
+static bool
+wants_direct(void)
+{
+	static int can = -1;
+	int fd;
+
+	if (can < 0) {
+		fd = open(disk_path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+		can = fd >= 0;
+		close(fd);
+	}
+	return can && (prog[0].c & 8);
+}
+
 static void
 clear_world(void)
 {
@@ -1753,9 +1852,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(prog, data, prog_len * sizeof(struct op));
 	prog_at = 0;
 	/* To open a disk costs as much as to use it: keep it if possible. */
-	if (blk != NULL && read_only != (prog[0].c & 1))
+	if (blk != NULL &&
+	    (read_only != (prog[0].c & 1) || direct != wants_direct()))
 		close_disk();
 	read_only = prog[0].c & 1;
+	direct = wants_direct();
 	legacy = prog[0].c & 4;
 	page_size = alignment = 0;
 	open_device();

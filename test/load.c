@@ -170,9 +170,9 @@ load_any(struct load *l)
 	uint32_t sector = load_random(l, LOAD_SECTORS - count + 1);
 	static const uint32_t types[] = {VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_OUT,
 	    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_IN,
-	    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_DISCARD,
-	    VIRTIO_BLK_T_WRITE_ZEROES};
-	unsigned what = load_random(l, 10);
+	    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_WRITE_ZEROES,
+	    VIRTIO_BLK_T_DISCARD};
+	unsigned what = load_random(l, l->no_discard ? 9 : 10);
 
 	l->d->indirect = load_random(l, 2);
 	l->d->piece = pieces[load_random(l, 6)];

@@ -31,6 +31,7 @@ struct load_slot {
 struct load {
 	struct driver *d;
 	unsigned seed;
+	bool no_discard; /* single sectors cannot be given back */
 	unsigned inflight;
 	unsigned completed;
 	uint32_t generation; /* the last one used */

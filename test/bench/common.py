@@ -82,11 +82,11 @@ def chill(path):
     os.close(fd)
 
 
-def storage_daemon(image):
+def storage_daemon(image, direct):
     return [
         "qemu-storage-daemon",
         "--blockdev",
-        f"driver=file,node-name=disk,filename={image},aio=io_uring,cache.direct=off",
+        f"driver=file,node-name=disk,filename={image},aio=io_uring,cache.direct={direct}",
         "--export",
         "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
         "addr.type=fd,addr.str=3",
@@ -97,12 +97,14 @@ def drive(peer, image, arguments, before=(), within=(), options=()):
     """One run of the guest driver on a disk: what it printed.  'before' goes in
     front of the disk's command, 'within' in front of the driver's, 'options' are
     vdisk's."""
-    if peer == "vdisk":
+    direct = peer.endswith("direct")
+    if peer in ("vdisk", "direct"):
         # The kernel takes its time to release the lock after the end.
-        driver, command = "drive-vdisk", [VDISK, "--no-lock", *options,
+        driver, command = "drive-vdisk", [VDISK, "--no-lock", *["--direct"] * direct, *options,
                                           "7", "0x2000000", IRQ, str(image)]
     else:
-        driver, command = "drive-vhost", storage_daemon(image)
+        driver, command = "drive-vhost", storage_daemon(
+            image, "on" if direct else "off")
     if "-d" not in arguments:
         arguments = ["-d", str(MIB), *arguments]
     return run([*within, str(DRIVERS / driver), *arguments, *before, *command])
