@@ -24,6 +24,9 @@ check_legacy      := $(check_virtio_mmio)
 check_host        := test/child test/fake_xen test/driver
 check_fuzz        := virtio_mmio virtqueue blk engine disk test/fuzz test/fake_ioreq test/fake_log
 
+# The kernel may refuse to map and unmap.
+check_guest_LDFLAGS := -Wl,--wrap=mmap
+
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
 check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_raise,--wrap=blk_features

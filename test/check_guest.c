@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <check.h>
 
@@ -26,6 +29,18 @@
 
 static struct fake_log logger;
 static struct guest *guest;
+static bool no_mmap;
+
+void *__real_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
+void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
+
+void *
+__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off)
+{
+	errno = ENOMEM;
+	return no_mmap ? MAP_FAILED
+		       : __real_mmap(at, len, prot, flags, fd, off);
+}
 
 static void
 setup(void)
@@ -286,6 +301,26 @@ START_TEST(a_failed_call_leaves_no_gap_in_the_window)
 }
 END_TEST
 
+START_TEST(memory_that_cannot_be_unmapped_is_the_end)
+{
+	int status;
+
+	ck_assert(shared(LOW));
+	fake_xen_fail(XC_MAP2, 1, ENOMEM);
+	no_mmap = true;
+	if (fork() == 0) {
+		if (_i == 0)
+			guest_forget(guest);
+		else
+			guest_ptr(guest, LOW + SEAM, 1);
+		_exit(0);
+	}
+	wait(&status);
+	ck_assert(WIFEXITED(status));
+	ck_assert_int_eq(WEXITSTATUS(status), 1);
+}
+END_TEST
+
 START_TEST(a_dying_guest_has_no_memory)
 {
 	ck_assert(shared(LOW));
@@ -329,6 +364,8 @@ main(void)
 	tcase_add_test(tc, to_forget_again_and_again_costs_nothing_that_lasts);
 	tcase_add_test(tc, a_call_that_fails_is_made_again_later);
 	tcase_add_test(tc, a_failed_call_leaves_no_gap_in_the_window);
+	tcase_add_loop_test(
+	    tc, memory_that_cannot_be_unmapped_is_the_end, 0, 2);
 	tcase_add_test(tc, a_dying_guest_has_no_memory);
 	tcase_add_test(tc, without_xen_opening_fails_with_a_line);
 	return cases_run(s);
