@@ -521,6 +521,22 @@ START_TEST(a_disk_that_changes_its_size_is_looked_at_when_asked)
 }
 END_TEST
 
+START_TEST(a_disk_may_grow_beyond_2_tib)
+{
+	const uint64_t sectors = UINT64_C(5) << 31;
+
+	open_disk(MAX_LEN, false);
+	ck_assert_int_eq(ftruncate(fd, sectors * SECTOR), 0);
+	blk_resize(blk);
+	ck_assert_uint_eq(blk_config(blk)->capacity, sectors);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, sectors - 1, SECTOR, 0), VIRTIO_BLK_S_OK);
+	expect_on_disk((sectors - 1) * SECTOR, out, SECTOR);
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, sectors, SECTOR, 0), VIRTIO_BLK_S_IOERR);
+}
+END_TEST
+
 START_TEST(a_disk_that_is_no_disk_any_more_keeps_its_size)
 {
 	open_disk(MAX_LEN, false);
@@ -2215,6 +2231,7 @@ main(void)
 	    tc, the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes);
 	tcase_add_loop_test(
 	    tc, a_disk_that_changes_its_size_is_looked_at_when_asked, 0, 2);
+	tcase_add_test(tc, a_disk_may_grow_beyond_2_tib);
 	tcase_add_test(tc, a_disk_that_is_no_disk_any_more_keeps_its_size);
 	tcase_add_test(tc, what_is_done_is_counted);
 	tcase_add_loop_test(tc, the_features_are_those_that_work, 0, 2);

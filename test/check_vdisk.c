@@ -156,18 +156,18 @@ guest(void)
 	driver_start(&drv, MODERN, 64);
 }
 
-/* One request out and in again, the disk at work. */
+/* One request out and in again, at 'sector': the disk at work. */
 static void
-exercise(unsigned seed)
+exercise(uint64_t sector)
 {
-	uint64_t out = driver_pattern(&drv, 4096, seed),
-		 in = driver_pattern(&drv, 4096, ~seed);
+	uint64_t out = driver_pattern(&drv, 4096, sector),
+		 in = driver_pattern(&drv, 4096, ~sector);
 
-	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, seed, out, 4096),
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, sector, out, 4096),
 	    VIRTIO_BLK_S_OK);
-	ck_assert(driver_in_file(file, seed, out, 4096));
-	ck_assert_uint_eq(
-	    driver_io(&drv, VIRTIO_BLK_T_IN, seed, in, 4096), VIRTIO_BLK_S_OK);
+	ck_assert(driver_in_file(file, sector, out, 4096));
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_IN, sector, in, 4096),
+	    VIRTIO_BLK_S_OK);
 	ck_assert_mem_eq(fake_xen_ram(in), fake_xen_ram(out), 4096);
 }
 
@@ -567,18 +567,40 @@ START_TEST(told_of_another_size_it_tells_the_guest)
 }
 END_TEST
 
+START_TEST(it_may_be_told_of_5_tib)
+{
+	const uint64_t sectors = UINT64_C(5) << 31;
+
+	serve(0);
+	guest();
+	ck_assert_int_eq(ftruncate(file, sectors * SECTOR), 0);
+	kill(child, SIGUSR1);
+	await_errors("10737418240 sectors, and had 65536");
+	ck_assert_uint_eq(driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), sectors);
+	ck_assert_uint_eq(
+	    driver_get(&drv, VIRTIO_MMIO_CONFIG + 4, 4), sectors >> 32);
+	exercise(sectors - 8);
+}
+END_TEST
+
 START_TEST(asked_for_it_it_says_what_it_has_done)
 {
+	char rung[64];
+
 	serve(0);
 	guest();
 	exercise(1);
 	driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	driver_write(&drv, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	driver_write(&drv, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
 	kill(child, SIGUSR2);
 	await_errors("\n");
 	assert_one_line(errors());
 	assert_mentions(errors(), "requests 3, failed 0, flushes 1, ");
 	assert_mentions(errors(), "bytes read 4096, written 4096, ");
-	assert_mentions(errors(), "doorbells ");
+	snprintf(rung, sizeof(rung), " doorbells %u, interrupts %u, ",
+	    drv.kicks + 2, fake_xen_irq_raised());
+	assert_mentions(errors(), rung);
 	assert_mentions(errors(), "guest memory mapped 2097152\n");
 	kill(child, SIGUSR2);
 	exercise(2);
@@ -1169,6 +1191,7 @@ main(void)
 	tcase_add_test(tc, a_pid_file_that_cannot_be_written_is_named);
 	tcase_add_test(tc, a_second_one_leaves_the_pid_file_of_the_first);
 	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
+	tcase_add_test(tc, it_may_be_told_of_5_tib);
 	tcase_add_test(tc, asked_for_it_it_says_what_it_has_done);
 	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);
 	tcase_add_test(tc, a_guest_may_have_128_vcpus);

@@ -1866,6 +1866,22 @@ START_TEST(a_disk_that_has_grown_is_announced)
 }
 END_TEST
 
+START_TEST(a_disk_beyond_2_tib_is_known_again)
+{
+	const uint64_t sectors = UINT64_C(5) << 31;
+
+	ck_assert_int_eq(ftruncate(disk, sectors * SECTOR), 0);
+	ck_assert(succeed(false));
+	start(USUAL);
+	expect_continued();
+	ck_assert_uint_eq(read_sized(VIRTIO_MMIO_CONFIG, 8), sectors);
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), 0);
+	ck_assert_uint_eq(io.raised, 0);
+	ck_assert_int_eq(ftruncate(disk, (sectors - 1) * SECTOR), 0);
+	expect_refused(false, "larger");
+}
+END_TEST
+
 START_TEST(a_disk_that_grows_before_driver_ok_interrupts_nobody)
 {
 	uint32_t generation;
@@ -2108,6 +2124,7 @@ main(void)
 	tcase_add_test(tc, requests_in_flight_at_a_fault_are_left_alone);
 	tcase_add_test(tc, a_request_that_became_bad_is_a_fault_and_no_end);
 	tcase_add_test(tc, a_disk_that_has_grown_is_announced);
+	tcase_add_test(tc, a_disk_beyond_2_tib_is_known_again);
 	tcase_add_test(
 	    tc, a_disk_that_grows_before_driver_ok_interrupts_nobody);
 	tcase_add_test(tc, a_smaller_disk_is_refused);
