@@ -377,7 +377,7 @@ START_TEST(of_a_written_value_only_the_bytes_of_the_access_count)
 }
 END_TEST
 
-START_TEST(the_configuration_has_one_generation_as_it_never_changes)
+START_TEST(the_generation_stays_as_long_as_the_configuration_does)
 {
 	uint32_t generation = rd(VIRTIO_MMIO_CONFIG_GENERATION);
 
@@ -2006,7 +2006,7 @@ main(void)
 	tcase_add_test(
 	    tc, of_a_written_value_only_the_bytes_of_the_access_count);
 	tcase_add_test(
-	    tc, the_configuration_has_one_generation_as_it_never_changes);
+	    tc, the_generation_stays_as_long_as_the_configuration_does);
 	tcase_add_test(tc, a_driver_reads_64_bit_fields_in_two_halves);
 
 	tc = cases_add(s, "status", setup, NULL);

@@ -169,8 +169,10 @@ loop_device(const char *path, unsigned block)
 	if (losetup != NULL)
 		pclose(losetup);
 	name[strcspn(name, "\n")] = '\0';
-	if (name[0] == '\0')
+	if (name[0] == '\0') {
+		fputs("skipped: no loop device to be had\n", stderr);
 		return NULL;
+	}
 	users = open(name, O_RDWR | O_CLOEXEC);
 	snprintf(command, sizeof(command), "losetup -d %s", name);
 	return system(command) == 0 && users != -1 ? name : NULL;

@@ -58,9 +58,9 @@ const char *output(void);
 const char *errors(void);
 
 /*
- * A loop device on the file 'path' with blocks of 'block' bytes, or NULL.  It
- * goes with its last user, of which this process is one, whatever happens to
- * the test.
+ * A loop device on the file 'path' with blocks of 'block' bytes, or NULL, and a
+ * line that says so.  It goes with its last user, of which this process is one,
+ * whatever happens to the test.
  */
 const char *loop_device(const char *path, unsigned block);
 
