@@ -272,12 +272,12 @@ open_standard_streams(void)
 
 /*
  * Go on in the background.  The process that was started waits for us to be
- * ready and exits with 0, or with our status if it does not come to that.
+ * ready and exits with 0, or with EXIT_REFUSED if it does not come to that.
  */
 static void
 go_to_background(void)
 {
-	int ready[2], status;
+	int ready[2];
 	pid_t pid;
 	char c;
 
@@ -297,8 +297,7 @@ go_to_background(void)
 	close(ready[1]);
 	if (read(ready[0], &c, 1) == 1)
 		exit(0);
-	if (waitpid(pid, &status, 0) == pid && WIFEXITED(status))
-		exit(WEXITSTATUS(status));
+	waitpid(pid, NULL, 0);
 	exit(EXIT_REFUSED);
 }
 
