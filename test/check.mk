@@ -6,12 +6,13 @@
 # make check-kill   check_kill's full programme, which takes some minutes
 # make record       traces/*.trace anew, on real Xen
 CHECK_SHIPPED := $(filter-out vdisk sandbox,$(SOURCES:%.c=%))
+CHECK_DEVICE  := $(filter-out ioreq guest,$(CHECK_SHIPPED))
 
 check_guest       := guest test/fake_xen test/fake_log
 check_ioreq       := ioreq test/fake_xen test/fake_log
 check_virtqueue   := virtqueue test/fake_guest test/fake_driver
 check_blk         := blk engine disk test/fake_uring test/fake_log
-check_virtio_mmio := virtio_mmio virtqueue blk engine disk test/fake_guest test/fake_ioreq \
+check_virtio_mmio := $(CHECK_DEVICE) test/fake_guest test/fake_ioreq \
                      test/fake_driver test/fake_uring test/fake_log test/unit
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/load \
@@ -22,20 +23,20 @@ check_sandbox     := sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
 check_legacy      := $(check_virtio_mmio)
 check_host        := test/child test/fake_xen test/driver
-check_fuzz        := virtio_mmio virtqueue blk engine disk test/fuzz test/fake_ioreq test/fake_log
+check_fuzz        := $(CHECK_DEVICE) test/fuzz test/fake_ioreq test/fake_log
 
 # The kernel may refuse to map and unmap.
 check_guest_LDFLAGS := -Wl,--wrap=mmap
 
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
-check_trace_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight,--wrap=ioreq_raise,--wrap=blk_features
+check_trace_LDFLAGS := $(check_device_LDFLAGS),--wrap=ioreq_raise,--wrap=blk_features
 
 # What engine.c submits can be watched, held back, shortened or made to fail.
-check_blk_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=open,--wrap=statx
-check_virtio_mmio_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=fdatasync
 check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit
-check_legacy_LDFLAGS := -Wl,--wrap=io_uring_submit
+check_legacy_LDFLAGS := $(check_hostile_LDFLAGS)
+check_virtio_mmio_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=fdatasync
+check_blk_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=open,--wrap=statx
 
 CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
 CHECK_LIBS := xentoollog liburing check
@@ -55,7 +56,8 @@ $(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
 FAKE_XEN_LIBS := $(foreach l,devicemodel foreignmemory evtchn toolcore,\
                    $(BUILD)/test/lib/libxen$(l).so.1)
 
-$(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.map test/fake_sandbox.c
+$(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.map \
+    test/fake_sandbox.c
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) $(ALL_CFLAGS) -MF $(BUILD)/test/libfakexen.d -fPIC -shared \
 	    -Wl,--version-script=test/fake_xen.map -o $@ $(filter %.c,$^) \
@@ -84,21 +86,23 @@ check:
 	@test/packages.sh
 	@$(MAKE) --no-print-directory check-run
 
+# Where child.c finds what it starts.
+UNDER_TEST := VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/lib)
+
 check-run: $(CHECKS)
 	@test/musts.sh
 	@failed=; for t in $(CHECKS); do \
-	    VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/lib) \
-	        $$t || failed="$$failed $${t##*/}"; \
+	    $(UNDER_TEST) $$t || failed="$$failed $${t##*/}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 check-kill: $(BUILD)/test/check_kill
-	@VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/lib) \
-	    VDISK_KILLS=2000 VDISK_KILL_STRIDE=1 $<
+	@$(UNDER_TEST) VDISK_KILLS=2000 VDISK_KILL_STRIDE=1 $<
 
 # Leaks are not looked for: setting up has no undoing, the kernel does that.
 check-asan:
-	@ASAN_OPTIONS=detect_leaks=0 VDISK_KILLS=50 VDISK_KILL_STRIDE=70 $(MAKE) --no-print-directory check BUILD=$(BUILD)/asan \
-	    PROGRAM=$(BUILD)/asan/vdisk \
+	@ASAN_OPTIONS=detect_leaks=0 VDISK_KILLS=50 VDISK_KILL_STRIDE=70 \
+	    $(MAKE) --no-print-directory check \
+	    BUILD=$(BUILD)/asan PROGRAM=$(BUILD)/asan/vdisk \
 	    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all"
 
 record: xen-vdisk

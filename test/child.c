@@ -170,7 +170,7 @@ loop_device(const char *path, unsigned block)
 		pclose(losetup);
 	name[strcspn(name, "\n")] = '\0';
 	if (name[0] == '\0') {
-		fputs("skipped: no loop device to be had\n", stderr);
+		fputs("no loop device to be had\n", stderr);
 		return NULL;
 	}
 	users = open(name, O_RDWR | O_CLOEXEC);
