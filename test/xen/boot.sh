@@ -69,6 +69,7 @@ load_tree() {
 
 # The computer, in which Xen finds dom0's kernel and initrd.
 xen_options='loglvl=all guest_loglvl=all dom0_mem=1024M'
+[ "$1" != driver-domain ] || xen_options="$xen_options xsm=flask"
 case $arch in
 arm64)
 	name=$1

@@ -10,9 +10,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 host_packages='cpio debian-archive-keyring kmod make pkg-config xz-utils'
 case $arch in
 arm64)
-	host_packages="$host_packages acpica-tools bc bison device-tree-compiler
+	host_packages="$host_packages acpica-tools bc bison checkpolicy device-tree-compiler
 	    flex gcc gcc-aarch64-linux-gnu libc6-dev libc6-dev-arm64-cross
-	    patch perl python3 qemu-system-arm"
+	    m4 patch perl python3 qemu-system-arm"
 	;;
 amd64)
 	host_packages="$host_packages acpica-tools gcc libc6-dev"
@@ -58,6 +58,6 @@ stage() {
 
 cd "$here"
 stage packages machine/packages.list
-stage xen machine/xen.config
+stage xen machine/xen.config "$top/xen/vdisk.te"
 [ "$arch" != arm64 ] || stage libxl "$top/xen/libxl-vdisk.patch"
 stage images machine/guest-init verify.c rate.c "$top/xen/vdisk.asl"

@@ -13,11 +13,13 @@ ifeq ($(ARCH),amd64)
 ONLY ?= [123]*
 endif
 
-# ONLY='20-*' runs only those, ONLY=dom0less the second boot alone, which there is
-# on Arm.
+# Scenarios with boots of their own, which there are on Arm
+BOOTS := $(if $(filter amd64,$(ARCH)),,dom0less driver-domain)
+
+# ONLY='20-*' runs only those, ONLY=dom0less only that boot.
 check-xen: xen-vdisk
-	$(if $(filter dom0less,$(ONLY)),,CHECKS='$(ONLY)' test/xen/boot.sh check)
-	$(if $(filter-out dom0less,$(ONLY))$(filter amd64,$(ARCH)),,test/xen/boot.sh dom0less)
+	$(if $(filter $(BOOTS),$(ONLY)),,CHECKS='$(ONLY)' test/xen/boot.sh check)
+	$(foreach boot,$(if $(ONLY),$(filter $(BOOTS),$(ONLY)),$(BOOTS)),test/xen/boot.sh $(boot) &&) true
 
 # vdisk beside Xen's own backend
 bench-xen: xen-vdisk

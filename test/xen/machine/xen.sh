@@ -14,10 +14,14 @@ fi
 unpack_xen "$dir/source/xen"
 
 cp "$here/machine/xen.config" xen/arch/arm/configs/vdisk_defconfig
+cp "$top/xen/vdisk.te" tools/flask/policy/modules/
+echo 'vdisk = on' >> tools/flask/policy/modules/modules.conf
 # The make that started us may have flags and variables of its own.
 unset MAKEFLAGS MAKELEVEL MFLAGS CFLAGS LDFLAGS CPPFLAGS
 export XEN_TARGET_ARCH=arm64 CROSS_COMPILE=$cross
 make -C xen vdisk_defconfig
 make -C xen -j"$(nproc)"
-grep -qx 'CONFIG_IOREQ_SERVER=y' xen/.config
+for option in IOREQ_SERVER XSM_FLASK_POLICY; do
+	grep -qx "CONFIG_$option=y" xen/.config
+done
 cp xen/xen "$dir/xen"
