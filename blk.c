@@ -307,7 +307,9 @@ next_range(struct blk *blk, struct blk_req *req)
 	while (req->ranges > 0) {
 		r = &req->range[--req->ranges];
 		op->what = ENGINE_ALLOCATE;
-		op->mode = discard || r->flags != 0 ? MAKE_HOLE : MAKE_ZEROS;
+		op->mode = can_discard(blk) && (discard || r->flags != 0)
+			       ? MAKE_HOLE
+			       : MAKE_ZEROS;
 		op->offset = le64toh(r->sector) * SECTOR;
 		op->left = (uint64_t)le32toh(r->num_sectors) * SECTOR;
 		if (op->left > 0) {

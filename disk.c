@@ -212,6 +212,8 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 		describe_file(disk, st.st_blksize);
 	else if (!describe_device(disk, st.st_rdev))
 		return false;
+	if (how & DISK_NO_HOLES)
+		disk->hole = 0;
 	return !(how & DISK_DIRECT) || open_direct(disk, how & DISK_READ_ONLY);
 }
 

@@ -17,8 +17,9 @@ struct xentoollog_logger;
 /* How to open a disk. */
 enum {
 	DISK_READ_ONLY = 1 << 0,
-	DISK_NO_LOCK = 1 << 1, /* others may use it, too */
-	DISK_DIRECT = 1 << 2,  /* without the page cache of the host */
+	DISK_NO_LOCK = 1 << 1,	/* others may use it, too */
+	DISK_DIRECT = 1 << 2,	/* without the page cache of the host */
+	DISK_NO_HOLES = 1 << 3, /* as if it could not have any */
 };
 
 struct disk {

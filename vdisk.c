@@ -108,6 +108,7 @@ static const char help[] =
     "      --direct        go past the host's page cache\n"
     "  -l, --legacy        be of version 1, for guests that know no other\n"
     "      --map-limit=MIB map no more of the guest's memory\n"
+    "      --no-discard    keep the space that the guest gives back\n"
     "      --no-lock       let others use PATH at the same time\n"
     "      --no-sandbox    keep all rights, for debugging\n"
     "  -p, --pidfile=FILE  write the number of the process to FILE\n"
@@ -164,6 +165,9 @@ take_option(struct options *o, int c)
 	case 'D':
 		o->how |= DISK_DIRECT;
 		break;
+	case 'H':
+		o->how |= DISK_NO_HOLES;
+		break;
 	case 'h':
 		printf("%s%s", usage, help);
 		exit(0);
@@ -217,6 +221,7 @@ parse(int argc, char **argv)
 	    {"help", no_argument, NULL, 'h'},
 	    {"legacy", no_argument, NULL, 'l'},
 	    {"map-limit", required_argument, NULL, 'M'},
+	    {"no-discard", no_argument, NULL, 'H'},
 	    {"no-lock", no_argument, NULL, 'L'},
 	    {"no-sandbox", no_argument, NULL, 'N'},
 	    {"pidfile", required_argument, NULL, 'p'},

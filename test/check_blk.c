@@ -1308,6 +1308,28 @@ START_TEST(a_disk_that_cannot_have_holes_does_not_offer_them)
 }
 END_TEST
 
+START_TEST(a_disk_that_shall_keep_its_space_does)
+{
+	const struct range range = {8, 8, UNMAP};
+	uint64_t before;
+
+	make_file(0, 0600);
+	ck_assert_int_eq(pwrite(fd, out, MAX_LEN, 0), MAX_LEN);
+	fsync(fd);
+	before = allocated();
+	blk = blk_open(&lg.logger, path, DISK_NO_HOLES, "");
+	ck_assert_ptr_nonnull(blk);
+	ck_assert_uint_eq(blk_features(blk) & FEATURE(VIRTIO_BLK_F_DISCARD), 0);
+	ck_assert_uint_eq(blk_config(blk)->write_zeroes_may_unmap, 0);
+	ck_assert_uint_eq(clear(DISCARD, &range, 1), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(clear(ZEROES, &range, 1), VIRTIO_BLK_S_OK);
+	ck_assert_uint_ge(allocated(), before);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 8, 0, 8 * SECTOR), 0);
+	for (unsigned i = 0; i < 8 * SECTOR; i++)
+		ck_assert_uint_eq(in[i], 0);
+}
+END_TEST
+
 START_TEST(a_read_only_disk_cannot_be_cleared)
 {
 	open_disk(MAX_LEN, true);
@@ -2252,6 +2274,7 @@ main(void)
 
 	tc = cases_add(s, "ranges in vain", setup, NULL);
 	tcase_add_test(tc, a_disk_that_cannot_have_holes_does_not_offer_them);
+	tcase_add_test(tc, a_disk_that_shall_keep_its_space_does);
 	tcase_add_test(tc, a_read_only_disk_cannot_be_cleared);
 
 	add_requests(s, setup_disk);
