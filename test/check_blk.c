@@ -418,7 +418,7 @@ START_TEST(a_file_that_may_not_be_written_is_a_disk_only_if_read_only)
 		ck_assert_int_eq(seteuid(65534), 0);
 	expect_refused(path, false);
 	ck_assert_ptr_nonnull(strstr(lg.last, strerror(EACCES)));
-	blk = blk_open(&lg.logger, path, true, "");
+	blk = blk_open(&lg.logger, path, DISK_READ_ONLY, "");
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(lg.lines, 1);
 	if (root) /* leak detection needs a process that can be looked at */
@@ -477,7 +477,7 @@ END_TEST
 START_TEST(the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes)
 {
 	make_file((off_t)5 << 40, 0600);
-	blk = blk_open(&lg.logger, path, false, "");
+	blk = blk_open(&lg.logger, path, 0, "");
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(blk_config(blk)->capacity, UINT64_C(5) << 31);
 	ck_assert_uint_eq(
@@ -1004,7 +1004,7 @@ START_TEST(a_serial_of_20_characters_has_no_end)
 	ck_assert_int_eq(mprotect(end, 4096, PROT_NONE), 0);
 	memcpy(serial, "01234567890123456789", VIRTIO_BLK_ID_BYTES);
 	make_file(MAX_LEN, 0600);
-	blk = blk_open(&lg.logger, path, true, serial);
+	blk = blk_open(&lg.logger, path, DISK_READ_ONLY, serial);
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(
 	    request(VIRTIO_BLK_T_GET_ID, 0, 0, VIRTIO_BLK_ID_BYTES + 4),

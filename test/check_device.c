@@ -149,7 +149,7 @@ setup(void)
 	slow = false;
 	fake_log_init(&logger);
 	fake_xen_start(DOMID, VCPUS, RAM, RAM);
-	blk = blk_open(&logger.logger, path, false, "serial 1");
+	blk = blk_open(&logger.logger, path, 0, "serial 1");
 	ck_assert_ptr_nonnull(blk);
 	guest = guest_open(&logger.logger, DOMID);
 	ck_assert_ptr_nonnull(guest);

@@ -19,7 +19,6 @@
 
 #include "blk.h"
 #include "cases.h"
-#include "disk.h"
 #include "fake_guest.h"
 #include "fake_uring.h"
 #include "ioreq.h"
@@ -51,16 +50,12 @@ static uint64_t page; /* of requests that come one at a time */
 static int file;
 
 static void
-open_disk(bool read_only)
+open_disk(void)
 {
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
-	blk = blk_open(&lg.logger, path,
-	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "serial");
-	ck_assert_ptr_nonnull(blk);
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, false);
-	ck_assert_ptr_nonnull(dev);
+	ck_assert(open_unit(path, 0, false));
 }
 
 static void
@@ -80,7 +75,7 @@ setup(void)
 	fake_uring.file_end = SECTORS * SECTOR;
 	guest = fake_guest_open(BASE, SIZE);
 	page = fake_guest_alloc(guest, FAKE_GUEST_PAGE, FAKE_GUEST_PAGE);
-	open_disk(false);
+	open_disk();
 }
 
 /*
@@ -359,7 +354,7 @@ START_TEST(a_disk_that_looks_like_an_image_file_is_taken_as_it_is)
 {
 	ck_assert_int_eq(pwrite(file, formats[_i].begin, formats[_i].len, 0),
 	    (ssize_t)formats[_i].len);
-	open_disk(false);
+	open_disk();
 	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS);
 	start(USUAL);
 	offer(0, page, VIRTIO_BLK_T_IN, 0);
@@ -368,7 +363,7 @@ START_TEST(a_disk_that_looks_like_an_image_file_is_taken_as_it_is)
 	/* Nor does a guest that writes such a beginning change the disk. */
 	offer(4, page, VIRTIO_BLK_T_OUT, 1);
 	settle_at_once();
-	open_disk(false);
+	open_disk();
 	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS);
 	ck_assert_uint_eq(lg.lines, 0);
 }

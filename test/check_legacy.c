@@ -16,7 +16,6 @@
 
 #include "blk.h"
 #include "cases.h"
-#include "disk.h"
 #include "fake_guest.h"
 #include "fake_uring.h"
 #include "ioreq.h"
@@ -50,10 +49,7 @@ open_device(bool legacy)
 {
 	fake_uring_init();
 	fake_log_init(&lg);
-	blk = blk_open(&lg.logger, path, DISK_NO_LOCK, "serial");
-	ck_assert_ptr_nonnull(blk);
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, legacy);
-	return dev != NULL;
+	return open_unit(path, 0, legacy);
 }
 
 static void

@@ -11,7 +11,6 @@
  * The recorder depends on how vdisk's loop makes its calls.  So a toy guest is
  * recorded here, too, beside the unmodified program, and replayed.
  */
-#include <check.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -24,22 +23,24 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <check.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 
-#include "../blk.h"
-#include "../guest.h"
-#include "../ioreq.h"
-#include "../virtio_mmio.h"
+#include "blk.h"
 #include "cases.h"
 #include "child.h"
+#include "disk.h"
 #include "driver.h"
 #include "fake_log.h"
 #include "fake_xen.h"
+#include "guest.h"
+#include "ioreq.h"
 #include "load.h"
 #include "trace.h"
+#include "virtio_mmio.h"
 
 #define DOMID 1
 #define JUNK  0xa5 /* what the device has not written */
@@ -241,7 +242,8 @@ open_device(void)
 	/* Whole MiB, and not nothing. */
 	fake_xen_start(
 	    DOMID, r.t.vcpus, (r.t.memory + (1 << 20)) >> 20 << 20, 0);
-	r.blk = blk_open(&r.log.logger, path, r.t.read_only, r.t.serial);
+	r.blk = blk_open(&r.log.logger, path,
+	    r.t.read_only ? DISK_READ_ONLY : 0, r.t.serial);
 	ck_assert_msg(r.blk != NULL, "%s", r.log.last);
 	close(fd);
 	r.guest = guest_open(&r.log.logger, DOMID);

@@ -75,10 +75,7 @@ setup(void)
 	guest = fake_guest_open(BASE, SIZE);
 	slots = fake_guest_alloc(
 	    guest, VIRTQUEUE_NUM_MAX * SLOT_SIZE, FAKE_GUEST_PAGE);
-	blk = blk_open(&lg.logger, path, false, "serial");
-	ck_assert_ptr_nonnull(blk);
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, false);
-	ck_assert_ptr_nonnull(dev);
+	ck_assert(open_unit(path, 0, false));
 	ck_assert_uint_eq(lg.lines, 0);
 }
 
@@ -1548,12 +1545,7 @@ succeed(bool read_only)
 	fake_log_init(&lg);
 	io.adopted = true;
 	io.raised = io.lowered = 0;
-	/* The lock of the dead one is still there, since we are it. */
-	blk = blk_open(&lg.logger, path,
-	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0), "serial");
-	ck_assert_ptr_nonnull(blk);
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, false);
-	return dev != NULL;
+	return open_unit(path, read_only ? DISK_READ_ONLY : 0, false);
 }
 
 static void
@@ -1915,9 +1907,7 @@ START_TEST(a_disk_that_is_not_read_only_any_more_is_refused)
 {
 	ck_assert(succeed(false));
 	io.adopted = false;
-	blk =
-	    blk_open(&lg.logger, path, DISK_NO_LOCK | DISK_READ_ONLY, "serial");
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, false);
+	ck_assert(open_unit(path, DISK_READ_ONLY, false));
 	start(USUAL);
 	expect_refused(false, "read-only");
 }

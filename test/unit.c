@@ -8,6 +8,7 @@
 #include <linux/virtio_mmio.h>
 
 #include "blk.h"
+#include "disk.h"
 #include "ioreq.h"
 #include "unit.h"
 #include "virtio_mmio.h"
@@ -18,6 +19,15 @@ struct fake_driver drv;
 struct ioreq_server io;
 struct blk *blk;
 struct virtio_mmio *dev;
+
+bool
+open_unit(const char *path, unsigned how, bool legacy)
+{
+	blk = blk_open(&lg.logger, path, DISK_NO_LOCK | how, "serial");
+	ck_assert_ptr_nonnull(blk);
+	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, legacy);
+	return dev != NULL;
+}
 
 uint64_t
 read_sized(uint32_t offset, uint32_t size)

@@ -17,13 +17,20 @@ struct blk;
 struct guest;
 struct virtio_mmio;
 
-/* The program opens these as it needs them. */
+/* The program opens guest memory, and open_unit() disk and device. */
 extern struct fake_log lg;
 extern struct guest *guest;
 extern struct fake_driver drv;
 extern struct ioreq_server io;
 extern struct blk *blk;
 extern struct virtio_mmio *dev;
+
+/*
+ * Open the disk at 'path', as 'how' has it (DISK_*), without a lock, which a
+ * successor in the same process would find; and the device, 'legacy' or not.
+ * False if that refuses.
+ */
+bool open_unit(const char *path, unsigned how, bool legacy);
 
 /*
  * Register accesses: of any size; and of 4 bytes.  Those that return a bool
