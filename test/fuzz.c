@@ -8,8 +8,9 @@
  * negotiate and how to make requests, so that random programs get somewhere; as
  * long as the guest did nothing that a driver may not do ("clean"), everything
  * it is owed must come: each request once, with the right status, length and
- * place, and with the notification and interrupt that it takes.  In any life,
- * clean or not:
+ * place, and with the notification and interrupt that it takes.  What it has
+ * written without a cache must be stable, and no cache is given up with anything
+ * in it.  In any life, clean or not:
  *
  *   - only sectors of the disk are touched, and none written if read-only;
  *   - guest memory is written only in the used ring of a queue that is ready,
@@ -27,6 +28,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +94,8 @@
 #define DATA_MAX   1024
 #define PIECES	   28 /* buffers of a chain at most */
 
+#define WCE	   (VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce))
+
 /*
  * Times that the loop goes round for one reason; and that it does until all is
  * done, of which a discard of many ranges takes one for each.
@@ -119,6 +123,7 @@ struct owed {
 	uint32_t clear;	    /* sectors that each range clears, if it does */
 	uint32_t flags;	    /* ... in this way */
 	bool refused;	    /* ... which the host cannot do */
+	bool through;	    /* ... and is to be stable when it is done */
 	unsigned errors;    /* operations failed since the last kill */
 	unsigned again;	    /* ... or were to be repeated */
 	unsigned forgotten; /* ... both of these, before it */
@@ -165,6 +170,7 @@ static struct {
 	unsigned errors; /* submissions that do not go as usual */
 	int error;	 /* ... but fail, or if 0 */
 	unsigned take;	 /* ... take so many operations only */
+	bool dirty;	 /* something was written since fdatasync() */
 } kernel;
 
 /* The queue's registers, as far as they say where the used ring is. */
@@ -177,6 +183,7 @@ static uint32_t page_size, alignment; /* legacy; a reset leaves them */
 
 static struct {
 	bool live, clean;
+	bool cached; /* writes need not be stable when they complete */
 	uint64_t features;
 	uint16_t num, avail_idx, used_seen, kicked;
 	bool polling; /* wants no interrupts */
@@ -607,7 +614,7 @@ check_belongs(
 {
 	const struct blk_req *req =
 	    (const struct blk_req *)(uintptr_t)sqe->user_data;
-	const struct owed *o = owed_by_head(req->head);
+	struct owed *o = owed_by_head(req->head);
 	uint64_t from;
 
 	if (!drv.clean)
@@ -615,8 +622,7 @@ check_belongs(
 	CHECK(o != NULL, "an operation for no request");
 	if (sqe->opcode == IORING_OP_FSYNC) {
 		CHECK(o->type == VIRTIO_BLK_T_FLUSH ||
-			  (is_clearing(o) &&
-			      !HAS(drv.features, VIRTIO_BLK_F_FLUSH)),
+			  (is_clearing(o) && !drv.cached),
 		    "a flush unasked for");
 		for (unsigned i = 0; i < SLOTS; i++)
 			drv.owed[i].covered = true;
@@ -626,6 +632,7 @@ check_belongs(
 		uint64_t done = sqe->off - o->sector * SECTOR;
 		uint64_t len = o->clear * SECTOR;
 
+		o->through = !drv.cached;
 		CHECK(done < len && bytes <= len - done,
 		    "clearing elsewhere than the request");
 		CHECK(!is_write(sqe) || o->type == VIRTIO_BLK_T_WRITE_ZEROES,
@@ -641,7 +648,7 @@ check_belongs(
 		  (uint8_t *)iov->iov_base ==
 		      guest.memory + slot_of(o) + SLOT_DATA + (sqe->off - from),
 	    "an operation with memory of another place");
-	if (is_write(sqe) && !HAS(drv.features, VIRTIO_BLK_F_FLUSH))
+	if (is_write(sqe) && !drv.cached)
 		CHECK(sqe->rw_flags & RWF_DSYNC, "a write not made stable");
 }
 
@@ -789,6 +796,19 @@ io_uring_submit(struct io_uring *ring)
 }
 
 /*
+ * What was written is stable; the device has this done only when it gives up
+ * the cache.
+ */
+int
+fdatasync(int fd)
+{
+	CHECK(
+	    fd == kernel.fd[0] && kernel.nops == 0, "a sync beside operations");
+	kernel.dirty = false;
+	return 0;
+}
+
+/*
  * Carry out at most 'limit' bytes of the operation; how many it were.
  */
 GUEST static int
@@ -801,6 +821,7 @@ transfer(const struct io_uring_sqe *sqe, uint64_t limit)
 
 	if (sqe->opcode == IORING_OP_FSYNC)
 		return 0;
+	kernel.dirty |= !is_read(sqe) && !(sqe->rw_flags & RWF_DSYNC);
 	if (sqe->opcode == IORING_OP_FALLOCATE) {
 		memset(disk + sqe->off, 0, sqe->addr);
 		return 0;
@@ -952,6 +973,27 @@ ready_register(void)
 }
 
 /*
+ * What it means for writes that the driver has changed 'writeback'.
+ */
+static void
+reflect_cache(const struct access *a)
+{
+	struct access r = {.kind = ACCESS_READ, .offset = WCE, .size = 1};
+	bool was = drv.cached;
+
+	virtio_mmio_access(dev, &r);
+	drv.cached = r.data;
+	if (!drv.live || !drv.clean)
+		return;
+	CHECK(r.data == (HAS(drv.features, VIRTIO_BLK_F_CONFIG_WCE)
+				? (a->data & 0xff) != 0
+				: was),
+	    "a cache that the driver did not choose");
+	CHECK(drv.cached || !was || !kernel.dirty,
+	    "a cache that is given up with writes in it");
+}
+
+/*
  * What a register write that was answered means for the used ring.
  */
 static void
@@ -961,6 +1003,8 @@ reflect(const struct access *a)
 	    .kind = ACCESS_READ, .offset = ready_register(), .size = 4};
 	uint32_t v = a->data;
 
+	if (a->kind == ACCESS_WRITE && a->offset == WCE)
+		reflect_cache(a);
 	if (a->kind != ACCESS_WRITE || a->size != 4)
 		return;
 	check_memory(); /* by the rules so far */
@@ -1163,7 +1207,8 @@ wanted(unsigned a)
 	return FEATURE(VIRTIO_F_VERSION_1) |
 	       (uint64_t)(a & 1) << VIRTIO_RING_F_INDIRECT_DESC |
 	       (uint64_t)(a >> 1 & 1) << VIRTIO_RING_F_EVENT_IDX |
-	       (uint64_t)(a >> 2 & 1) << VIRTIO_BLK_F_FLUSH;
+	       (uint64_t)(a >> 2 & 1) << VIRTIO_BLK_F_FLUSH |
+	       (uint64_t)(a >> 4 & 1) << VIRTIO_BLK_F_CONFIG_WCE;
 }
 
 /*
@@ -1181,6 +1226,7 @@ setup(unsigned a, unsigned b)
 	memset(guest.hole, 0, sizeof(guest.hole));
 	put(RINGS, zeros, sizeof(zeros));
 	drv.features = wanted(a);
+	drv.cached = HAS(drv.features, VIRTIO_BLK_F_FLUSH);
 	/* So that legacy rings are where others are. */
 	drv.num = legacy ? VIRTQUEUE_NUM_MAX : 2 << b % 8;
 	drv.avail_idx = drv.used_seen = drv.kicked = 0;
@@ -1436,7 +1482,9 @@ returned(struct owed *o, uint32_t len)
 	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_FLUSH)
 		CHECK(o->flushed, "a flush that was none");
 	if (status == VIRTIO_BLK_S_OK && is_clearing(o) &&
-	    !HAS(drv.features, VIRTIO_BLK_F_FLUSH))
+	    (o->through ||
+		!(drv.features & (FEATURE(VIRTIO_BLK_F_FLUSH) |
+				     FEATURE(VIRTIO_BLK_F_CONFIG_WCE)))))
 		CHECK(o->flushed, "a range cleared that is not stable");
 	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_IN)
 		CHECK(len == o->len + 1, "a wrong length read");
@@ -1566,15 +1614,17 @@ static const uint32_t offsets[] = {VIRTIO_MMIO_STATUS, VIRTIO_MMIO_QUEUE_READY,
     VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_DRIVER_FEATURES,
     VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_DEVICE_FEATURES_SEL,
     VIRTIO_MMIO_DEVICE_FEATURES, VIRTIO_MMIO_INTERRUPT_ACK,
-    VIRTIO_MMIO_QUEUE_NUM_MAX};
+    VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_GUEST_PAGE_SIZE,
+    VIRTIO_MMIO_QUEUE_ALIGN, VIRTIO_MMIO_QUEUE_PFN, WCE};
 
 static void
 any_access(const struct op *op)
 {
 	bool odd = op->a & 0x80, write = op->a & 0x40;
+	unsigned n = sizeof(offsets) / sizeof(offsets[0]);
 	uint32_t size = odd ? 1u << (op->c & 3) : 4;
 	uint32_t offset =
-	    op->b & 0x80 ? offsets[op->b & 15] : (op->b & 0x7f) << 2;
+	    op->b & 0x80 ? offsets[(op->b & 31) % n] : (op->b & 0x7f) << 2;
 	uint64_t data = op->d;
 
 	if (odd)
@@ -1766,8 +1816,12 @@ run_op(const struct op *op, bool nested)
 		loop();
 		break;
 	case RESET:
-		begin(op->a % VCPUS, ACCESS_WRITE,
-		    op->b & 1 ? ready_register() : VIRTIO_MMIO_STATUS, 4, 0);
+		if (op->b & 2)
+			begin(op->a % VCPUS, ACCESS_WRITE, WCE, 1, op->b & 4);
+		else
+			begin(op->a % VCPUS, ACCESS_WRITE,
+			    op->b & 1 ? ready_register() : VIRTIO_MMIO_STATUS,
+			    4, 0);
 		loop();
 		break;
 	case KILL:

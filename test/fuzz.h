@@ -28,7 +28,7 @@ enum code {
 	WRITE,	    /* anything to memory */
 	INVALIDATE, /* pages were given back */
 	HOLE,	    /* pages come and go */
-	RESET,	    /* or disable the queue */
+	RESET,	    /* or disable the queue, or switch the cache */
 	KILL,	    /* and continue */
 	DRAIN,	    /* everything owed must come */
 	LATER,	    /* do what follows at a tick */
