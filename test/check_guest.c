@@ -155,6 +155,22 @@ START_TEST(beyond_the_window_there_is_no_pointer_and_no_call)
 }
 END_TEST
 
+START_TEST(memory_may_be_anywhere_in_40_bits)
+{
+	const uint64_t end = UINT64_C(1) << 40;
+
+	if (mmap(NULL, end, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		0) == MAP_FAILED)
+		return; /* the host has no such addresses itself */
+	ck_assert_ptr_null(guest_ptr(guest, end, 1));
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 0);
+	/* Xen is asked, though there is none. */
+	ck_assert_ptr_null(guest_ptr(guest, end - 1, 1));
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 1);
+}
+END_TEST
+
 START_TEST(nothing_is_needed_for_no_bytes)
 {
 	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, 1));
@@ -236,8 +252,10 @@ START_TEST(to_forget_unmaps_everything)
 	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, BANK));
 	ck_assert_ptr_nonnull(guest_ptr(guest, HIGH + 3 * PAGE, 1));
 	ck_assert_uint_gt(fake_xen_mapped(0), BANK / PAGE);
+	ck_assert_uint_ge(guest_mapped(guest), fake_xen_mapped(0) * PAGE);
 	guest_forget(guest);
 	ck_assert_uint_eq(fake_xen_mapped(0), 0);
+	ck_assert_uint_eq(guest_mapped(guest), 0);
 }
 END_TEST
 
@@ -353,6 +371,7 @@ main(void)
 	tcase_add_test(tc, outside_memory_there_is_no_pointer);
 	tcase_add_test(tc, an_overflowing_range_has_no_pointer);
 	tcase_add_test(tc, beyond_the_window_there_is_no_pointer_and_no_call);
+	tcase_add_test(tc, memory_may_be_anywhere_in_40_bits);
 	tcase_add_test(tc, nothing_is_needed_for_no_bytes);
 	tcase_add_test(tc, a_page_is_mapped_once);
 	tcase_add_test(tc, a_hole_has_no_pointer_and_its_neighbours_have);

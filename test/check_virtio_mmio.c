@@ -252,7 +252,7 @@ expected(uint32_t offset, uint32_t size, uint32_t queue_sel,
 	case VIRTIO_MMIO_DEVICE_ID:
 		return VIRTIO_ID_BLOCK;
 	case VIRTIO_MMIO_VENDOR_ID:
-		return rd(VIRTIO_MMIO_VENDOR_ID);
+		return 0x4b534456; /* "VDSK" */
 	case VIRTIO_MMIO_DEVICE_FEATURES:
 		return features_sel > 1
 			   ? 0
@@ -475,6 +475,7 @@ START_TEST(features_beyond_64_are_not_ok_in_whatever_order_they_come)
 		ck_assert_uint_eq(rd(VIRTIO_MMIO_STATUS), ACKNOWLEDGE | DRIVER);
 		ck_assert(reset_now());
 	}
+	ck_assert(negotiate(USUAL));
 }
 END_TEST
 
@@ -855,6 +856,21 @@ START_TEST(a_bad_queue_after_driver_ok_is_also_notified)
 	ready_bad_queue(_i);
 	ck_assert_uint_eq(io.raised, 1);
 	ck_assert_uint_eq(lg.lines, 1);
+}
+END_TEST
+
+START_TEST(a_bad_queue_before_driver_ok_is_notified_with_it)
+{
+	ck_assert(negotiate(USUAL));
+	ready_bad_queue(0);
+	ck_assert_uint_eq(io.raised, 0);
+	wr(VIRTIO_MMIO_STATUS, DRIVER_OK);
+	ck_assert_uint_eq(io.raised, 1);
+	ck_assert_uint_eq(
+	    rd(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+	/* Once. */
+	wr(VIRTIO_MMIO_STATUS, DRIVER_OK);
+	ck_assert_uint_eq(io.raised, 1);
 }
 END_TEST
 
@@ -2043,6 +2059,7 @@ main(void)
 	    tc, a_queue_is_not_made_ready_before_features_are_settled);
 	tcase_add_loop_test(
 	    tc, a_bad_queue_needs_a_reset, 0, COUNT(bad_queues));
+	tcase_add_test(tc, a_bad_queue_before_driver_ok_is_notified_with_it);
 	tcase_add_loop_test(tc, a_bad_queue_after_driver_ok_is_also_notified, 0,
 	    COUNT(bad_queues));
 	tcase_add_test(
