@@ -524,11 +524,27 @@ END_TEST
 
 START_TEST(a_pid_file_that_cannot_be_written_is_named)
 {
-	const char *args[] = {
-	    "-p", "/nonexistent/pid", "7", BASE_ARG, IRQ, disk, NULL};
+	static const char *const paths[] = {"/nonexistent/pid", "/dev/full"};
+	const char *args[] = {"-p", paths[_i], "7", BASE_ARG, IRQ, disk, NULL};
 
 	ck_assert_int_eq(run(args, 0), 1);
-	assert_refused("/nonexistent/pid");
+	assert_refused(paths[_i]);
+}
+END_TEST
+
+START_TEST(a_pid_file_is_one_line)
+{
+	char pidfile[64], line[32], text[32] = "";
+	const char *args[] = {"-p", pidfile, "7", BASE_ARG, IRQ, disk, NULL};
+	int fd = memfd_create("pid", MFD_CLOEXEC);
+
+	snprintf(pidfile, sizeof(pidfile), "/proc/%d/fd/%d", getpid(), fd);
+	ck_assert_int_eq(pwrite(fd, "1234567890\n\n", 12, 0), 12);
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	ck_assert_int_ge(pread(fd, text, sizeof(text) - 1, 0), 0);
+	snprintf(line, sizeof(line), "%d\n", child);
+	ck_assert_str_eq(text, line);
 }
 END_TEST
 
@@ -1169,7 +1185,9 @@ main(void)
 	tcase_add_loop_test(
 	    tc, in_the_background_it_serves_once_its_command_returns, 0, 2);
 	tcase_add_test(tc, what_fails_in_the_background_fails_its_command);
-	tcase_add_test(tc, a_pid_file_that_cannot_be_written_is_named);
+	tcase_add_loop_test(
+	    tc, a_pid_file_that_cannot_be_written_is_named, 0, 2);
+	tcase_add_test(tc, a_pid_file_is_one_line);
 	tcase_add_test(tc, a_second_one_leaves_the_pid_file_of_the_first);
 	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
 	tcase_add_test(tc, it_may_be_told_of_5_tib);
