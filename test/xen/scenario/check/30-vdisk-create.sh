@@ -9,13 +9,14 @@ title 'vdisk-create, and a guest with virtio disks in its configuration'
 
 image /tmp/0 16
 image /tmp/1 8
-configure created 2 0 "$(disks 0 1,access=ro)" 'on_reboot = "restart"'
+configure created 2 0 "$(disks 0,no-discard 1,access=ro)" 'on_reboot = "restart"'
 check 'one command creates the guest' vdisk-create /log/created.cfg || return
 check 'the guest boots' up created 1 || return
 check 'it has both disks, with the names they have in xl' \
     says 'xvda xvdb' do_in created 'echo $(cat /sys/block/vda/serial; echo; cat /sys/block/vdb/serial)'
 check 'each in its size, the second read-only' \
     says '32768 0 16384 1' do_in created 'cd /sys/block; echo $(cat vda/size vda/ro vdb/size vdb/ro)'
+check 'the first keeps its space' grep -e '--no-discard .* /tmp/0$' /log/vdisk-created.log
 check 'it writes to the first' \
     do_in created 'echo before the reboot | dd of=/dev/vda conv=fsync 2>/dev/null'
 first=$(cat /run/created.domid)

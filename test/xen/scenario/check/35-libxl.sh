@@ -13,6 +13,11 @@ started_by_xl() {
 	xenstore-read "/libxl/$(cat "/run/$1.domid")/device/virtio_disk/$2/vdisk-pid"
 }
 
+# arguments NAME VDEV: what it was started with
+arguments() {
+	tr '\0' ' ' < "/proc/$(started_by_xl "$1" "$2")/cmdline"
+}
+
 # known NAME: how many disks served by vdisk xl knows
 known() {
 	xl block-list "$1" | grep -c /backend/vdisk/
@@ -22,13 +27,22 @@ title 'Patched libxl, and a guest with two disks'
 
 image /tmp/0 32
 image /tmp/1 8
-configure patched 2 0 "$(disks 0 1,access=ro)" 'on_reboot = "restart"'
+losetup /dev/loop1 /tmp/1
+ln -s /dev/loop1 /tmp/device
+configure patched 2 0 "$(disks 0,no-discard device,access=ro,direct-io-safe)" \
+    'on_reboot = "restart"'
 check 'xl create, and xl waits for nobody in vain' quickly create /log/patched.cfg || return
 check 'the guest boots' up patched 1 || return
 check 'it has both disks, with the names they have in xl' \
     says 'xvda xvdb' do_in patched 'echo $(cat /sys/block/vda/serial; echo; cat /sys/block/vdb/serial)'
 check 'each in its size, the second read-only' \
     says '65536 0 16384 1' do_in patched 'cd /sys/block; echo $(cat vda/size vda/ro vdb/size vdb/ro)'
+check 'the first keeps its space' \
+    says "vdisk -s xvda --no-discard -- $(cat /run/patched.domid) 0x2000000 33 /tmp/0 " \
+    arguments patched 51712
+check 'the second is read past the page cache' \
+    says "vdisk -s xvdb -r --direct -- $(cat /run/patched.domid) 0x2000200 34 /tmp/device " \
+    arguments patched 51728
 check 'xl knows them' says 2 known patched
 check 'a file system is made and mounted' \
     do_in patched 'mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && dd if=/dev/zero of=/mnt/load bs=1M count=8'
@@ -58,6 +72,7 @@ check 'xl has told it so, it need not find out' \
 
 title 'Patched libxl, and eight disks'
 
+losetup -d /dev/loop1
 for disk in 0 1 2 3 4 5 6 7 8; do
 	image "/tmp/$disk" 1
 done

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=dash disable=SC2016,SC2046,SC2154
 # What else a block device can do: give space back, do without a cache, grow,
-# be larger than most, tell what was done with it, and belong to one.
+# stay out of the page cache, be larger than most, tell what was done with it,
+# and belong to one.
 
 # used: bytes that the first disk's file takes
 used() {
@@ -25,6 +26,19 @@ report() {
 }
 reported() {
 	[ "$(wc -l < /log/more-vdisk0.err)" -gt "$1" ]
+}
+
+# cached: KiB of devices in dom0's page cache
+cached() {
+	sed -n 's/^Buffers: *\([0-9]*\) kB/\1/p' /proc/meminfo
+}
+
+# not_cached BEFORE: whether they are hardly more than before
+not_cached() {
+	local now
+	now=$(cached)
+	echo "$1 KiB before, $now KiB now"
+	[ "$now" -le $(($1 + 4096)) ]
 }
 
 # flushes: how many it has had
@@ -54,12 +68,16 @@ mkdir /tmp/disks
 mount -t tmpfs disks /tmp/disks
 truncate -s 128M /tmp/disks/sparse
 truncate -s 3072G /tmp/disks/huge
-configure more 2 2
-check 'a guest with two disks is created, paused' create more || return
+truncate -s 48M /tmp/disks/direct
+losetup /dev/loop3 /tmp/disks/direct
+configure more 2 3
+check 'a guest with three disks is created, paused' create more || return
 check 'a sparse file is served as the first' \
     vdisk_start more 0 /tmp/disks/sparse || return
 check 'one of 3 TiB is served as the second' \
     vdisk_start more 1 /tmp/disks/huge || return
+check 'a device is served as the third, past the page cache' \
+    vdisk_start more 2 /dev/loop3 --direct || return
 check 'the guest boots' start more || return
 check 'it can discard' says 1073741824 do_in more 'cat /sys/block/vda/queue/discard_max_bytes'
 check 'it can have zeros written' \
@@ -101,6 +119,25 @@ check 'the cache is taken again' \
 check 'it writes' do_in more 'dd if=/dev/urandom of=/dev/vda bs=64k count=64 conv=fsync'
 check 'and flushes' fails says 0 flushes
 
+title 'Past the page cache'
+
+before=$(cached)
+check 'four threads write and read all of the third disk; every byte is right' \
+    do_in more 'verify -t 4 -s 8 /dev/vdc'
+figures
+check 'nothing of it is in the page cache of dom0' not_cached "$before"
+figures
+do_in more 'verify -t 4 -s 10 /dev/vdc > /tmp/verify 2>&1 &'
+sleep 2
+vdisk_signal more 2 KILL
+until [ -s /run/more-2.status ]; do :; done
+check 'under load, vdisk is killed, and another continues' \
+    vdisk_start more 2 /dev/loop3 --direct || return
+patience=300 check 'the load never noticed' \
+    do_in more 'wait; cat /tmp/verify; grep -q right /tmp/verify && ! grep -q errors /tmp/verify'
+figures
+check 'the device in dom0 is as the guest believes' verify -c -g 1 /dev/loop3
+
 title 'Larger than before, and larger than most'
 
 truncate -s 192M /tmp/disks/sparse
@@ -128,5 +165,7 @@ check 'the guest had nothing to complain about' without_trouble more
 destroy more
 check 'the first vdisk exits with status 0 within 2 s' vdisk_ended more 0 0 2
 check 'and so does the second' vdisk_ended more 1 0 2
+check 'and the third' vdisk_ended more 2 0 2
 check 'no zombie is left' within 5 only_dom0
+losetup -d /dev/loop3
 umount /tmp/disks
