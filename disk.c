@@ -28,10 +28,6 @@
 #define WRITER	   101
 #define NO_WRITERS 201
 
-/* Alignment in memory and on the disk that I/O without the page cache gets. */
-#define DIRECT_MEMORY 4096
-#define DIRECT_UNIT   65536
-
 static bool
 cannot(const struct disk *disk, const char *what)
 {
@@ -166,30 +162,17 @@ open_file(struct disk *disk, unsigned how)
 }
 
 /*
- * Open it once more, for I/O without the page cache.  Linux before 6.1, and some
- * file systems, do not tell what that demands: a device asks for its blocks, and
- * a file for no more than pages.
+ * Open it once more, for I/O without the page cache.
  */
 static bool
 open_direct(struct disk *disk, bool read_only)
 {
 	char path[32];
-	struct statx st;
 
-	disk->unit = disk->device ? disk->logical : DIRECT_MEMORY;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->fd);
 	disk->direct =
 	    open(path, (read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC);
-	if (disk->direct < 0)
-		return cannot(disk, "do direct I/O on");
-	if (statx(disk->direct, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) < 0 ||
-	    !(st.stx_mask & STATX_DIOALIGN))
-		return true;
-	disk->unit = st.stx_dio_offset_align;
-	if (disk->unit == 0 || disk->unit > DIRECT_UNIT ||
-	    st.stx_dio_mem_align > DIRECT_MEMORY)
-		return unfit(disk, "can have no direct I/O");
-	return true;
+	return disk->direct >= 0 || cannot(disk, "do direct I/O on");
 }
 
 bool

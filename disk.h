@@ -31,7 +31,6 @@ struct disk {
 	/* All in bytes: */
 	uint64_t size;
 	uint32_t logical;   /* smallest unit of I/O */
-	uint32_t unit;	    /* ... without the page cache, if DISK_DIRECT */
 	uint32_t physical;  /* smallest unit without read-modify-write */
 	uint32_t alignment; /* first physical block starts here */
 	uint32_t io_min;    /* smallest unit that performs */

@@ -10,11 +10,11 @@
  *
  * I/O without the page cache cannot be done on a guest's memory, for to Linux
  * that is no memory of its own.  So it is done on buffers, of which there is a
- * limited amount, and which are given out in the order of arrival.  What is not
- * aligned as it demands goes through the page cache all the same, which knows
- * how to write a part of a block, and the last one of a file.  The two are never
- * at work at the same time: each finds what the other has written, but only
- * when it begins after that.
+ * limited amount, and which are given out in the order of arrival.  Whatever is
+ * not of whole blocks goes through the page cache all the same, which knows how
+ * to write a part of one, and the last one of a file.  The two are never at work
+ * at the same time: each finds what the other has written, but only when it
+ * begins after that.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -91,9 +91,10 @@ open_ring(struct engine *engine, const struct disk *disk, bool read_only,
 
 	e = io_uring_queue_init(max, uring, IORING_SETUP_R_DISABLED);
 	if (e == 0)
-		e = io_uring_register_files(uring, files, disk->unit ? 2 : 1);
-	if (e == 0 && disk->unit != 0) {
-		engine->unit = disk->unit;
+		e = io_uring_register_files(
+		    uring, files, disk->direct >= 0 ? 2 : 1);
+	if (e == 0 && disk->direct >= 0) {
+		engine->unit = disk->logical;
 		engine->buffers = aligned_alloc(PAGE, BUFFERS);
 		buffers.iov_base = engine->buffers;
 		e = io_uring_register_buffers(uring, &buffers, 1);
@@ -199,12 +200,12 @@ admit(struct engine *engine, struct engine_op *op)
 {
 	uint32_t unit = engine->unit;
 
-	op->direct =
-	    unit != 0 && op->offset % unit == 0 && op->left % unit == 0;
+	op->direct = unit != 0 && !op->cached && op->offset % unit == 0 &&
+		     op->left % unit == 0;
 	if (engine->busy[!op->direct] > 0)
 		return false;
 	if (op->direct) {
-		op->len = MIN(op->left, PIECE / unit * unit);
+		op->len = MIN(op->left, PIECE);
 		op->buffer = get_buffer(engine, op->len);
 		if (op->buffer == NULL)
 			return false;
@@ -298,6 +299,7 @@ engine_start(struct engine *engine, struct engine_op *op)
 	op->done = 0;
 	op->error = 0;
 	op->retries = 0;
+	op->cached = false;
 	if (op->what == ENGINE_FLUSH) {
 		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
 		return;
@@ -335,8 +337,12 @@ complete(struct engine *engine, struct engine_op *op, int res)
 			complete_flushes(engine, -res);
 		return;
 	}
-	if (is_transfer(op))
+	if (is_transfer(op)) {
 		release(engine, op, res);
+		/* The blocks of what a file is on can be larger. */
+		if (res == -EINVAL && op->direct)
+			op->cached = again = true;
+	}
 	if (res > 0) {
 		advance(op, res);
 		again = op->left > 0;

@@ -39,7 +39,8 @@ struct engine_op {
 	/* The rest is engine.c's, and 'link' the caller's before and after. */
 	STAILQ_ENTRY(engine_op) link;
 	unsigned retries;
-	bool direct;  /* the kernel has it, without the page cache: */
+	bool cached;  /* the kernel refuses it without the page cache */
+	bool direct;  /* the kernel has it so: */
 	char *buffer; /* ... with this memory */
 	uint32_t len; /* ... as many bytes */
 };

@@ -59,6 +59,14 @@ is_refused(const struct io_uring_sqe *sqe)
 }
 
 static bool
+is_misplaced(const struct io_uring_sqe *sqe)
+{
+	return is_direct(sqe) && fake_uring.unit != 0 &&
+	       (sqe->off % fake_uring.unit != 0 ||
+		   sqe->len % fake_uring.unit != 0);
+}
+
+static bool
 is_vector(const struct io_uring_sqe *sqe)
 {
 	return sqe->opcode == IORING_OP_READV ||
@@ -87,7 +95,7 @@ record(const struct io_uring_sqe *sqe)
 		fake_uring.writes++;
 	else
 		fake_uring.others++;
-	fake_uring.directs += is_direct(sqe);
+	fake_uring.directs += is_direct(sqe) && !is_misplaced(sqe);
 	if (is_write(sqe) && (sqe->rw_flags & RWF_DSYNC))
 		fake_uring.dsyncs++;
 	if (sqe->opcode == IORING_OP_FSYNC &&
@@ -182,6 +190,8 @@ __wrap_io_uring_submit(struct io_uring *ring)
 		if (is_refused(sqe))
 			error = fake_uring.refusal != 0 ? fake_uring.refusal
 							: EOPNOTSUPP;
+		if (is_misplaced(sqe))
+			error = EINVAL;
 		record(sqe);
 		if (fake_uring.fail > 0 && fake_uring.spare > 0) {
 			fake_uring.spare--;

@@ -20,11 +20,12 @@ struct fake_uring {
 	int error;	/* ... with this errno */
 	int refuse;	/* modes of fallocate() that are not supported */
 	int refusal;	/* ... the errno of that, if not EOPNOTSUPP */
+	uint32_t unit;	/* direct I/O is only possible in multiples of this */
 
 	/* Since fake_uring_init(): */
 	unsigned submits; /* submissions of at least one operation */
 	unsigned reads, writes, others;
-	unsigned directs;   /* reads and writes without the page cache */
+	unsigned directs;   /* ... that were possible without the page cache */
 	unsigned dsyncs;    /* writes that are to reach stable storage */
 	unsigned datasyncs; /* fdatasync() */
 	unsigned

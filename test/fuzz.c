@@ -653,7 +653,7 @@ check_belongs(
 }
 
 /*
- * Past the page cache: whole blocks, in memory that no other operation has, and
+ * Past the page cache: whole sectors, in memory that no other operation has, and
  * none at work that is not past it.
  */
 static void
@@ -661,8 +661,9 @@ check_direct(const struct io_uring_sqe *sqe)
 {
 	uint64_t at = sqe->addr - (uintptr_t)kernel.buffers;
 
-	CHECK(sqe->off % PAGE == 0 && sqe->len % PAGE == 0 && at % PAGE == 0,
-	    "a part of a block past the page cache");
+	CHECK(
+	    sqe->off % SECTOR == 0 && sqe->len % SECTOR == 0 && at % PAGE == 0,
+	    "a part of a sector past the page cache");
 	CHECK(sqe->buf_index == 0 && at < kernel.room &&
 		  sqe->len <= kernel.room - at,
 	    "an operation with no buffer");
@@ -854,7 +855,9 @@ complete(unsigned i, unsigned how, uint32_t limit)
 	bool clear = sqe->opcode == IORING_OP_FALLOCATE;
 	int res;
 
-	if (how < 4 || (clear && how < 7))
+	if (is_direct(sqe) && (sqe->off | sqe->len) % PAGE != 0)
+		res = -EINVAL; /* the blocks are of 4096 bytes */
+	else if (how < 4 || (clear && how < 7))
 		res = transfer(sqe, UINT64_MAX);
 	else if (how < 6)
 		res = transfer(sqe, is_direct(sqe) ? SECTOR * (1 + limit % 8)
@@ -866,7 +869,7 @@ complete(unsigned i, unsigned how, uint32_t limit)
 	if (clear && res == -ENOSPC)
 		res = -EOPNOTSUPP;
 	if (o != NULL) {
-		o->again += res == -EINTR || res == -EAGAIN;
+		o->again += res == -EINTR || res == -EAGAIN || res == -EINVAL;
 		o->errors +=
 		    res == -EIO || res == -ENOSPC || (!flush && !clear && !res);
 		o->refused |=
