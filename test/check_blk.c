@@ -1092,6 +1092,25 @@ START_TEST(a_cleared_range_is_zeros_and_given_back_if_it_may)
 }
 END_TEST
 
+START_TEST(ranges_may_be_far_into_a_large_disk)
+{
+	static uint8_t zeros[4 * SECTOR], low[4 * SECTOR];
+	const uint64_t sector = (UINT64_C(5) << 31) - 4;
+	const struct range range = {sector, 4, 0};
+
+	make_file((off_t)5 << 40, 0600);
+	blk = blk_open(&lg.logger, path, 0, "");
+	ck_assert_ptr_nonnull(blk);
+	expect_write(sector, sizeof(zeros));
+	/* Here it would be in 32 bits. */
+	expect_write((uint32_t)(sector * SECTOR) / SECTOR, sizeof(low));
+	memcpy(low, out, sizeof(low));
+	ck_assert_uint_eq(clear(ways[_i].type, &range, 1), VIRTIO_BLK_S_OK);
+	expect_on_disk(sector * SECTOR, zeros, sizeof(zeros));
+	expect_on_disk((uint32_t)(sector * SECTOR), low, sizeof(low));
+}
+END_TEST
+
 START_TEST(a_part_of_a_block_can_be_cleared)
 {
 	const struct range range = {5, 5, ways[_i].flags};
@@ -2247,6 +2266,8 @@ main(void)
 	tcase_add_test(tc, a_lock_that_is_about_to_go_is_waited_for);
 
 	tc = cases_add(s, "ranges in vain", setup, NULL);
+	tcase_add_loop_test(
+	    tc, ranges_may_be_far_into_a_large_disk, 0, COUNT(ways));
 	tcase_add_test(tc, a_disk_that_cannot_have_holes_does_not_offer_them);
 	tcase_add_test(tc, a_disk_that_shall_keep_its_space_does);
 	tcase_add_test(tc, a_read_only_disk_cannot_be_cleared);

@@ -256,6 +256,8 @@ START_TEST(to_forget_unmaps_everything)
 	guest_forget(guest);
 	ck_assert_uint_eq(fake_xen_mapped(0), 0);
 	ck_assert_uint_eq(guest_mapped(guest), 0);
+	ck_assert(shared(LOW));
+	ck_assert(shared(HIGH + 3 * PAGE));
 }
 END_TEST
 

@@ -777,7 +777,9 @@ serve_one(unsigned vcpu)
 {
 	struct access a;
 
+	ck_assert(!ioreq_pending(io));
 	issue_read(vcpu, 0x70, 4);
+	ck_assert(ioreq_pending(io));
 	wake();
 	ck_assert(ioreq_next(io, &a));
 	a.data = 42;

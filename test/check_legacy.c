@@ -23,7 +23,7 @@
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
-#define BASE	     UINT64_C(0x80000000)
+#define BASE	     UINT64_C(0x200000000) /* above 4 GiB */
 #define SIZE	     (16 << 20)
 #define SECTOR	     512
 #define SECTORS	     64

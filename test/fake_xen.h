@@ -33,7 +33,7 @@
 
 /* Where the guest's memory is; at most 1 GiB in each bank. */
 #define FAKE_XEN_LOW	 0x40000000ULL
-#define FAKE_XEN_HIGH	 0x200000000ULL
+#define FAKE_XEN_HIGH	 0x3000000000ULL /* of 40 bits, not 32 */
 
 #define FAKE_XEN_PAGE	 4096
 #define FAKE_XEN_SERVERS 8
