@@ -53,7 +53,7 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 #define POLL_MAX 10000
 
 /* Milliseconds for which work may keep us from signals. */
-#define DEAF 1
+#define DEAF 10
 
 /* In nanoseconds, as all times that we keep are. */
 #define MILLISECOND UINT64_C(1000000)
@@ -484,8 +484,11 @@ take_news(struct vdisk *v, int timeout)
 	};
 	int n;
 
-	/* A vCPU that caused an event was looked for before this. */
-	if (v->event && ioreq_wake(v->io) < 0)
+	/*
+	 * A vCPU that caused the event was looked for before this.  As long as
+	 * it is not taken off, no other one interrupts us.
+	 */
+	if (timeout > 0 && v->event && ioreq_wake(v->io) < 0)
 		return EXIT_REFUSED;
 	n = poll(fd, 3, timeout);
 	v->event = n > 0 && fd[0].revents != 0;

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -956,6 +957,29 @@ START_TEST(after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps)
 }
 END_TEST
 
+/*
+ * As long as its event channel is masked the kernel is not interrupted for it.
+ */
+START_TEST(while_it_looks_itself_no_event_is_asked_for)
+{
+	unsigned asked = UINT_MAX;
+
+	serve_with("--poll=10000");
+	guest();
+	exercise(1);
+	/* If this machine lets them come soon after one another. */
+	for (unsigned i = 0; i < 10 && asked >= 20; i++) {
+		asked = fake_xen_calls(XC_UNMASK);
+		for (unsigned n = 0; n < 200; n++) {
+			usleep(2000);
+			driver_read(&drv, VIRTIO_MMIO_STATUS);
+		}
+		asked = fake_xen_calls(XC_UNMASK) - asked;
+	}
+	ck_assert_uint_lt(asked, 20);
+}
+END_TEST
+
 START_TEST(a_signal_before_the_guest_ran_ends_it)
 {
 	serve(0);
@@ -1235,6 +1259,7 @@ main(void)
 	tcase_add_loop_test(tc,
 	    after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps,
 	    0, 2);
+	tcase_add_test(tc, while_it_looks_itself_no_event_is_asked_for);
 	tcase_add_test(tc, a_signal_before_the_guest_ran_ends_it);
 	tcase_add_test(tc, a_killed_one_leaves_its_server_and_no_channels);
 	tcase_add_loop_test(tc,
