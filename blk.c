@@ -515,6 +515,12 @@ blk_kick(struct blk *blk)
 	engine_kick(blk->engine);
 }
 
+bool
+blk_pending(const struct blk *blk)
+{
+	return engine_pending(blk->engine);
+}
+
 struct blk_req *
 blk_reap(struct blk *blk)
 {
@@ -541,4 +547,10 @@ int
 blk_fd(const struct blk *blk)
 {
 	return engine_fd(blk->engine);
+}
+
+int
+blk_disk_fd(const struct blk *blk)
+{
+	return blk->disk.fd;
 }

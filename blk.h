@@ -106,6 +106,11 @@ bool blk_submit(struct blk *blk, struct blk_req *req);
 void blk_kick(struct blk *blk);
 
 /*
+ * Whether blk_kick() has left something that it can go on with at once.
+ */
+bool blk_pending(const struct blk *blk);
+
+/*
  * A request that is finished, its status byte written; NULL if there is none
  * at the moment.  Never waits.
  */
@@ -121,5 +126,8 @@ unsigned blk_inflight(const struct blk *blk);
  * for blk_reap().
  */
 int blk_fd(const struct blk *blk);
+
+/* The descriptor of the disk. */
+int blk_disk_fd(const struct blk *blk);
 
 #endif

@@ -10,10 +10,12 @@
 #include <sys/ioctl.h>
 #include <sys/param.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <xentoollog.h>
 
 #include "disk.h"
@@ -97,8 +99,10 @@ describe_device(struct disk *disk, dev_t dev)
  * throughput only.
  */
 static void
-describe_file(struct disk *disk, uint32_t block)
+describe_file(struct disk *disk, uint32_t block, bool direct)
 {
+	struct statfs fs;
+
 	if (block < SECTOR || !powerof2(block))
 		block = SECTOR;
 	disk->logical = SECTOR;
@@ -109,6 +113,8 @@ describe_file(struct disk *disk, uint32_t block)
 	if (fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		disk->size, block) == 0)
 		disk->hole = block;
+	disk->in_memory =
+	    !direct && fstatfs(disk->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
 }
 
 /*
@@ -192,7 +198,7 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 	if (!open_file(disk, how) || !disk_measure(disk))
 		return false;
 	if (!disk->device)
-		describe_file(disk, st.st_blksize);
+		describe_file(disk, st.st_blksize, how & DISK_DIRECT);
 	else if (!describe_device(disk, st.st_rdev))
 		return false;
 	if (how & DISK_NO_HOLES)

@@ -61,6 +61,13 @@ void engine_start(struct engine *engine, struct engine_op *op);
 void engine_kick(struct engine *engine);
 
 /*
+ * Whether engine_kick() has left something that it can go on with at once: of a
+ * disk in memory it does not do everything in one go, so that there is time for
+ * other things.
+ */
+bool engine_pending(const struct engine *engine);
+
+/*
  * An operation that is over; NULL if there is none at the moment.  Never waits.
  */
 struct engine_op *engine_reap(struct engine *engine);

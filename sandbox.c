@@ -112,8 +112,10 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	ALLOW(ioctl, IS(0, sandbox->events), IS(1, IOCTL_EVTCHN_NOTIFY));
 	/* The disk: */
 	ALLOW(io_uring_enter, IS(0, sandbox->uring));
-	ALLOW(fdatasync);
-	ALLOW(lseek);
+	ALLOW(fdatasync, IS(0, sandbox->disk));
+	ALLOW(lseek, IS(0, sandbox->disk));
+	ALLOW(preadv, IS(0, sandbox->disk));
+	ALLOW(pwritev, IS(0, sandbox->disk));
 	/* What we are told: */
 	ALLOW(read, IS(0, sandbox->signals));
 	/* Interrupts, and whether the guest exists: */

@@ -16,6 +16,7 @@ struct sandbox {
 	const struct passwd *user; /* become this user; NULL: stay who we are */
 	int events;		   /* descriptor of the event channels */
 	int uring;		   /* descriptor of the ring */
+	int disk;		   /* descriptor of the disk */
 	int signals;		   /* descriptor of the signals */
 };
 

@@ -383,6 +383,7 @@ drop_rights(struct vdisk *v, const struct options *o)
 	    .user = o->user,
 	    .events = ioreq_fd(v->io),
 	    .uring = blk_fd(v->blk),
+	    .disk = blk_disk_fd(v->blk),
 	    .signals = v->signals,
 	};
 

@@ -582,7 +582,7 @@ virtio_mmio_run(struct virtio_mmio *dev, bool hold)
 		started = start(dev);
 	}
 	blk_kick(dev->blk);
-	return finish(dev) + started > 0;
+	return finish(dev) + started > 0 || blk_pending(dev->blk);
 }
 
 bool

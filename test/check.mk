@@ -33,7 +33,7 @@ check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
 check_trace_LDFLAGS := $(check_device_LDFLAGS),--wrap=ioreq_raise,--wrap=blk_features
 
 # What engine.c submits can be watched, held back, shortened or made to fail.
-check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit
+check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=fstatfs
 check_legacy_LDFLAGS := $(check_hostile_LDFLAGS)
 check_virtio_mmio_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=fdatasync
 check_blk_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=open

@@ -48,6 +48,7 @@ static int file = -1;
 static struct driver drv;
 static struct load load;
 static uint64_t heap;	/* of the driver, before it had a queue */
+static bool memory;	/* the disk is nowhere else */
 static unsigned direct; /* past the page cache, by blocks of this; or 0 */
 static unsigned killed;
 static unsigned long start_us; /* how long it takes vdisk to start, about */
@@ -170,10 +171,11 @@ setup_as(bool legacy)
 {
 	char name[64];
 
-	/* Of which the first may be in memory. */
+	/* Of which the first may be in memory, too. */
 	snprintf(name, sizeof(name), "%s/vdisk-kill-XXXXXX",
 	    direct ? "/var/tmp" : "/tmp");
-	file = mkostemp(name, O_CLOEXEC);
+	file = memory ? memfd_create(name, MFD_CLOEXEC)
+		      : mkostemp(name, O_CLOEXEC);
 	ck_assert_int_ne(file, -1);
 	unlink(name);
 	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
@@ -205,6 +207,13 @@ static void
 setup_legacy(void)
 {
 	setup_as(true);
+}
+
+static void
+setup_memory(void)
+{
+	memory = true;
+	setup_as(false);
 }
 
 static void
@@ -762,6 +771,9 @@ main(void)
 	tc = add_case(s, "random", setup);
 	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
 
+	tc = add_case(s, "memory", setup_memory);
+	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
+	tcase_add_loop_test(tc, killed_after_any_store_it_loses_nothing, 1, 2);
 	tc = add_case(s, "direct", setup_direct);
 	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
 	tcase_add_loop_test(tc, killed_after_any_store_it_loses_nothing, 1, 2);

@@ -35,6 +35,7 @@ static struct fake_log logger;
 static struct io_uring uring;
 static int events[2]; /* a socket in the place of event channels */
 static int signals;   /* the other end of it */
+static int disk;      /* a file in memory */
 static int other[2];  /* a pipe that is not in the sandbox */
 
 static void
@@ -44,6 +45,8 @@ setup(void)
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, events), 0);
 	signals = events[1];
 	ck_assert_int_eq(write(events[0], "x", 1), 1);
+	disk = memfd_create("disk", 0);
+	ck_assert_int_ne(disk, -1);
 	ck_assert_int_eq(pipe(other), 0);
 	ck_assert_int_eq(io_uring_queue_init(4, &uring, 0), 0);
 }
@@ -55,6 +58,7 @@ enter(const char *user)
 	    .user = user != NULL ? getpwnam(user) : NULL,
 	    .events = events[0],
 	    .uring = uring.ring_fd,
+	    .disk = disk,
 	    .signals = signals,
 	};
 
@@ -72,6 +76,7 @@ loop_can(int what)
 	    {.fd = uring.ring_fd, .events = POLLIN}, {.fd = -1}};
 	struct timespec moment = {0, 1};
 	char c = 0;
+	struct iovec one = {&c, 1};
 	void *p;
 
 	switch (what) {
@@ -108,9 +113,10 @@ loop_can(int what)
 		       0;
 	case 13:
 		return usleep(1) == 0;
-	case 14: /* refused, again, by a pipe that is no file */
-		return lseek(other[0], 0, SEEK_END) < 0 &&
-		       fdatasync(other[0]) < 0;
+	case 14:
+		return pwritev(disk, &one, 1, 6) == 1 &&
+		       preadv(disk, &one, 1, 6) == 1 &&
+		       lseek(disk, 0, SEEK_END) == 7 && fdatasync(disk) == 0;
 	case 15:
 		return read(signals, &c, 1) == 1;
 	}
@@ -128,6 +134,7 @@ try_to(int what)
 	static char *const arguments[] = {"/bin/true", NULL};
 	struct io_uring_params params = {0};
 	char c = 0;
+	struct iovec one = {&c, 1};
 
 	switch (what) {
 	case 0:
@@ -187,10 +194,24 @@ try_to(int what)
 	case 17:
 		close(other[0]);
 		break;
+	case 18:
+		if (preadv(other[0], &one, 1, 0) < 0)
+			break;
+		break;
+	case 19:
+		if (pwritev(other[1], &one, 1, 0) < 0)
+			break;
+		break;
+	case 20:
+		lseek(other[0], 0, SEEK_END);
+		break;
+	case 21:
+		fdatasync(other[0]);
+		break;
 	}
 }
 
-#define TRIES 18
+#define TRIES 22
 
 START_TEST(what_the_loop_does_works)
 {

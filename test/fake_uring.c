@@ -6,15 +6,19 @@
  * and whose result is written over.
  */
 #include <errno.h>
+#include <sys/statfs.h>
 #include <sys/uio.h>
 
 #include <check.h>
 #include <liburing.h>
+#include <linux/magic.h>
 
 #include "fake_uring.h"
 
 int __real_io_uring_submit(struct io_uring *ring);
 int __wrap_io_uring_submit(struct io_uring *ring);
+int __real_fstatfs(int fd, struct statfs *fs);
+int __wrap_fstatfs(int fd, struct statfs *fs);
 
 struct fake_uring fake_uring;
 
@@ -25,6 +29,16 @@ void
 fake_uring_init(void)
 {
 	fake_uring = (struct fake_uring){.file_end = UINT64_MAX};
+}
+
+int
+__wrap_fstatfs(int fd, struct statfs *fs)
+{
+	int result = __real_fstatfs(fd, fs);
+
+	if (!fake_uring.in_memory && fs->f_type == TMPFS_MAGIC)
+		fs->f_type = EXT4_SUPER_MAGIC;
+	return result;
 }
 
 static bool

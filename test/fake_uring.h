@@ -2,7 +2,7 @@
 /*
  * Between a program and its io_uring: what is submitted can be watched, held
  * back, shortened or made to fail.  Otherwise the kernel does the work.  The
- * program is linked with -Wl,--wrap=io_uring_submit.
+ * program is linked with -Wl,--wrap=io_uring_submit,--wrap=fstatfs.
  */
 #ifndef FAKE_URING_H
 #define FAKE_URING_H
@@ -19,6 +19,8 @@ struct fake_uring {
 	unsigned fail;	/* operations that fail then */
 	int error;	/* ... with this errno */
 	int refuse;	/* modes of fallocate() that are not supported */
+	bool in_memory; /* let what is in memory be known to be there, when the
+			   disk is opened; else io_uring does it all */
 	int refusal;	/* ... the errno of that, if not EOPNOTSUPP */
 	uint32_t unit;	/* direct I/O is only possible in multiples of this */
 

@@ -34,10 +34,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/param.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <liburing.h>
+#include <linux/magic.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
@@ -475,7 +477,15 @@ TRACE(4);
 TRACE(8);
 TRACE(16);
 
-/* The kernel: the calls of liburing that are not inline. */
+/* The kernel: the calls of liburing that are not inline, which do all I/O. */
+
+int
+fstatfs(int fd, struct statfs *fs)
+{
+	(void)fd;
+	*fs = (struct statfs){.f_type = EXT4_SUPER_MAGIC};
+	return 0;
+}
 
 int
 io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
