@@ -2278,19 +2278,19 @@ add_luck(Suite *s, SFun before)
 }
 
 /*
- * Whether files, where they are made for that, have direct I/O by sectors.
+ * Whether files, where they are made for that, have direct I/O.
  */
 static bool
 can_direct(void)
 {
-	static const _Alignas(BLOCK) char sector[SECTOR];
+	static const _Alignas(BLOCK) char block[BLOCK];
 	const char *dir = getenv("TMPDIR");
 	struct statfs fs;
 	int at = open(dir != NULL ? dir : "/var/tmp",
 	    O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
 
 	/* In memory it is possible since Linux 6.6, but means nothing. */
-	return at >= 0 && write(at, sector, SECTOR) == SECTOR &&
+	return at >= 0 && write(at, block, BLOCK) == BLOCK &&
 	       fstatfs(at, &fs) == 0 && fs.f_type != TMPFS_MAGIC &&
 	       close(at) == 0;
 }
@@ -2360,7 +2360,7 @@ main(void)
 	tcase_add_loop_test(tc, a_disk_without_direct_io_is_refused, 0, 2);
 	if (!can_direct()) {
 		fprintf(stderr, "skipped: direct I/O: /var/tmp or $TMPDIR "
-				"has none by sectors\n");
+				"has none\n");
 		return cases_run(s);
 	}
 	add_requests(s, setup_direct);
