@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -97,8 +98,9 @@ loop_can(int what)
 	case 6:
 		io_uring_prep_nop(io_uring_get_sqe(&uring));
 		return io_uring_submit(&uring) == 1;
-	case 7:
-		return write(STDERR_FILENO, "", 0) == 0;
+	case 7: /* which of these stdio makes depends on the C library, */
+		return write(STDERR_FILENO, "", 0) == 0 &&
+		       writev(STDERR_FILENO, NULL, 0) == 0;
 	case 8:
 		return write(STDOUT_FILENO, "", 0) == 0 &&
 		       close(STDOUT_FILENO) == 0;
@@ -111,8 +113,9 @@ loop_can(int what)
 	case 12: /* nor is the clock in the vDSO on all */
 		return syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &moment) ==
 		       0;
-	case 13:
-		return usleep(1) == 0;
+	case 13: /* and so it is with usleep() */
+		return usleep(1) == 0 &&
+		       syscall(SYS_nanosleep, &moment, NULL) == 0;
 	case 14:
 		return pwritev(disk, &one, 1, 6) == 1 &&
 		       preadv(disk, &one, 1, 6) == 1 &&
@@ -208,10 +211,14 @@ try_to(int what)
 	case 21:
 		fdatasync(other[0]);
 		break;
+	case 22:
+		if (writev(other[1], &one, 1) < 0)
+			break;
+		break;
 	}
 }
 
-#define TRIES 22
+#define TRIES 23
 
 START_TEST(what_the_loop_does_works)
 {
