@@ -296,7 +296,7 @@ START_TEST(a_domain_that_does_not_exist_is_refused)
 	const char *args[] = {"8", BASE_ARG, IRQ, disk, NULL};
 
 	ck_assert_int_eq(run(args, 0), 1);
-	assert_refused("domain 8");
+	assert_refused("no domain 8");
 }
 END_TEST
 
