@@ -96,7 +96,10 @@
 #define DATA_MAX   1024
 #define PIECES	   28 /* buffers of a chain at most */
 
-#define WCE	   (VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce))
+/* Past the page cache goes what is in these, smaller than they really are. */
+#define BLOCK (2 * SECTOR)
+
+#define WCE   (VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce))
 
 /*
  * Times that the loop goes round for one reason; and that it does until all is
@@ -129,6 +132,9 @@ struct owed {
 	unsigned errors;    /* operations failed since the last kill */
 	unsigned again;	    /* ... or were to be repeated */
 	unsigned forgotten; /* ... both of these, before it */
+
+	/* What the disk had there, if it is read. */
+	uint8_t read[DATA_MAX];
 };
 
 /* What is to be done at a tick. */
@@ -246,6 +252,16 @@ get(uint64_t at, size_t len)
 	for (size_t i = 0; i < len && at + i < MEMORY; i++)
 		v |= (uint64_t)memory[at + i] << 8 * i;
 	return v;
+}
+
+GUEST static bool
+holds(uint64_t at, const uint8_t *data, size_t len)
+{
+	volatile uint8_t *memory = guest.memory;
+
+	while (len > 0 && memory[at + len - 1] == data[len - 1])
+		len--;
+	return len == 0;
 }
 
 static void
@@ -658,6 +674,10 @@ check_belongs(
 		  (uint8_t *)iov->iov_base ==
 		      guest.memory + slot_of(o) + SLOT_DATA + (sqe->off - from),
 	    "an operation with memory of another place");
+	CHECK(!(is_direct(sqe) && is_write(sqe)) ||
+		  holds(slot_of(o) + SLOT_DATA + (sqe->off - from),
+		      iov->iov_base, bytes),
+	    "other data than the guest's");
 	if (is_write(sqe) && !drv.cached)
 		CHECK(sqe->rw_flags & RWF_DSYNC, "a write not made stable");
 }
@@ -865,8 +885,8 @@ complete(unsigned i, unsigned how, uint32_t limit)
 	bool clear = sqe->opcode == IORING_OP_FALLOCATE;
 	int res;
 
-	if (is_direct(sqe) && (sqe->off | sqe->len) % PAGE != 0)
-		res = -EINVAL; /* the blocks are of 4096 bytes */
+	if (is_direct(sqe) && (sqe->off | sqe->len) % BLOCK != 0)
+		res = -EINVAL;
 	else if (how < 4 || (clear && how < 7))
 		res = transfer(sqe, UINT64_MAX);
 	else if (how < 6)
@@ -879,6 +899,9 @@ complete(unsigned i, unsigned how, uint32_t limit)
 	if (clear && res == -ENOSPC)
 		res = -EOPNOTSUPP;
 	if (o != NULL) {
+		if (is_read(sqe) && res > 0)
+			memcpy(o->read + (sqe->off - o->sector * SECTOR),
+			    disk + sqe->off, res);
 		o->again += res == -EINTR || res == -EAGAIN || res == -EINVAL;
 		o->errors +=
 		    res == -EIO || res == -ENOSPC || (!flush && !clear && !res);
@@ -1499,8 +1522,11 @@ returned(struct owed *o, uint32_t len)
 		!(drv.features & (FEATURE(VIRTIO_BLK_F_FLUSH) |
 				     FEATURE(VIRTIO_BLK_F_CONFIG_WCE)))))
 		CHECK(o->flushed, "a range cleared that is not stable");
-	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_IN)
+	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_IN) {
 		CHECK(len == o->len + 1, "a wrong length read");
+		CHECK(holds(slot_of(o) + SLOT_DATA, o->read, o->len),
+		    "other data than the disk's");
+	}
 	CHECK(len <= o->room + 1, "more written than there is room");
 	memset(permit + (o->status - o->room), 0, o->room + 1);
 	for (unsigned i = 0; i < o->ndesc; i++)
