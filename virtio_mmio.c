@@ -541,8 +541,8 @@ start(struct virtio_mmio *dev)
 }
 
 /*
- * Return what the disk has finished, and interrupt for all of it at once.  The
- * number of requests returned.
+ * Return what the disk has finished, and interrupt for all of it at once, which
+ * what it can go on with belongs to.  The number of requests returned.
  */
 static unsigned
 finish(struct virtio_mmio *dev)
@@ -558,7 +558,7 @@ finish(struct virtio_mmio *dev)
 		blk_put(dev->blk, req);
 		n++;
 	}
-	if (!running(dev))
+	if (!running(dev) || blk_pending(dev->blk))
 		return n;
 	wanted = virtqueue_publish(&dev->vq);
 	if (wanted < 0)
@@ -603,9 +603,10 @@ virtio_mmio_await(struct virtio_mmio *dev)
 enum virtio_mmio_next
 virtio_mmio_next(const struct virtio_mmio *dev)
 {
-	if (dev->s->interrupt_status != 0)
-		return VIRTIO_MMIO_ACKNOWLEDGEMENT;
-	return virtio_mmio_idle(dev) ? VIRTIO_MMIO_REQUEST : VIRTIO_MMIO_DISK;
+	if (!virtio_mmio_idle(dev))
+		return VIRTIO_MMIO_DISK;
+	return dev->s->interrupt_status != 0 ? VIRTIO_MMIO_ACKNOWLEDGEMENT
+					     : VIRTIO_MMIO_REQUEST;
 }
 
 bool

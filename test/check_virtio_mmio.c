@@ -996,6 +996,50 @@ START_TEST(a_batch_makes_one_interrupt)
 }
 END_TEST
 
+/*
+ * Of a disk in memory 32 are done in one go, so that accesses get their turn.
+ */
+START_TEST(so_does_one_of_which_a_part_is_done_at_a_time)
+{
+	fake_uring.in_memory = true;
+	ck_assert(open_unit(path, 0, false));
+	start(USUAL | (_i ? EVENT_IDX : 0));
+	for (unsigned i = 0; i < 80; i++)
+		offer(i, VIRTIO_BLK_T_IN, i);
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert(virtio_mmio_run(dev, false));
+		ck_assert_uint_eq(drv.used->idx, 0);
+		ck_assert_uint_eq(slot(40)[SLOT_STATUS],
+		    i == 0 ? UNTOUCHED : VIRTIO_BLK_S_OK);
+	}
+	ck_assert(virtio_mmio_run(dev, false));
+	ck_assert_uint_eq(drv.used->idx, 80);
+	ck_assert_uint_eq(io.raised, 1);
+	ck_assert(!virtio_mmio_run(dev, false));
+}
+END_TEST
+
+/*
+ * A busy disk needs the processor, even if an interrupt is to be acknowledged.
+ */
+START_TEST(what_comes_next_is_told)
+{
+	start(USUAL);
+	ck_assert_int_eq(virtio_mmio_next(dev), VIRTIO_MMIO_REQUEST);
+	offer(0, VIRTIO_BLK_T_IN, 0);
+	notify();
+	ck_assert_int_eq(virtio_mmio_next(dev), VIRTIO_MMIO_ACKNOWLEDGEMENT);
+	fake_uring.hold = true;
+	offer(1, VIRTIO_BLK_T_IN, 1);
+	virtio_mmio_run(dev, false);
+	ck_assert_int_eq(virtio_mmio_next(dev), VIRTIO_MMIO_DISK);
+	fake_uring.hold = false;
+	settle();
+	wr(VIRTIO_MMIO_INTERRUPT_ACK, UINT32_MAX);
+	ck_assert_int_eq(virtio_mmio_next(dev), VIRTIO_MMIO_REQUEST);
+}
+END_TEST
+
 START_TEST(an_interrupt_is_raised_only_if_the_driver_wants_it)
 {
 	start(USUAL | (_i ? EVENT_IDX : 0));
@@ -2075,6 +2119,9 @@ main(void)
 	tcase_add_test(tc, a_used_buffer_is_signalled_until_it_is_acknowledged);
 	tcase_add_test(tc, two_causes_are_acknowledged_one_by_one);
 	tcase_add_loop_test(tc, a_batch_makes_one_interrupt, 0, 2);
+	tcase_add_loop_test(
+	    tc, so_does_one_of_which_a_part_is_done_at_a_time, 0, 2);
+	tcase_add_test(tc, what_comes_next_is_told);
 	tcase_add_loop_test(
 	    tc, an_interrupt_is_raised_only_if_the_driver_wants_it, 0, 2);
 
