@@ -13,8 +13,11 @@ $(BENCH)/drive-vdisk: $(addprefix $(BUILD)/test/,bench/drive.o bench/ring.o \
 $(BENCH)/drive-vhost: $(addprefix $(BENCH)/,drive.o ring.o vhost_user.o)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^
 
+$(BENCH)/copy: $(BENCH)/copy.o
+	$(CC) $(ALL_LDFLAGS) -o $@ $^
+
 bench-programs: $(PROGRAM) $(FAKE_XEN_LIBS) $(BENCH)/drive-vdisk \
-    $(BENCH)/drive-vhost
+    $(BENCH)/drive-vhost $(BENCH)/copy
 
 bench bench-instructions:
 	@test/bench/packages.sh $@
