@@ -50,10 +50,11 @@
 #define PAGE	UINT32_C(4096)
 
 /*
- * Bytes in memory that are read and written at once, counting no operation as
- * less than a page: some ten microseconds.
+ * Bytes in memory that are read and written at once, in whole pages: some ten
+ * microseconds.  For so long a vCPU may have to wait, and the guest learns what
+ * is done of many requests while we do the next ones.
  */
-#define AT_ONCE (UINT32_C(128) << 10)
+#define AT_ONCE (UINT32_C(32) << 10)
 
 struct engine {
 	struct io_uring uring;
@@ -244,18 +245,27 @@ release(struct engine *engine, struct engine_op *op, int done)
 }
 
 /*
- * Transfer the rest, or the first of it, from or to memory.  The number of bytes
- * or -errno.
+ * Transfer of the rest what the budget allows, from or to memory.  The number of
+ * bytes or -errno.
  */
 static ssize_t
 transfer(struct engine *engine, struct engine_op *op)
 {
-	ssize_t n =
-	    op->what == ENGINE_READ
-		? preadv(engine->memory, op->data, op->segments, op->offset)
-		: pwritev(engine->memory, op->data, op->segments, op->offset);
+	int64_t len = 0, beyond;
+	unsigned segments = 0;
+	struct iovec *last;
+	ssize_t n;
 
-	engine->budget -= MAX(n, PAGE);
+	while (segments < op->segments && len < engine->budget)
+		len += op->data[segments++].iov_len;
+	last = &op->data[segments - 1];
+	beyond = MAX(len - engine->budget, 0);
+	last->iov_len -= beyond;
+	n = op->what == ENGINE_READ
+		? preadv(engine->memory, op->data, segments, op->offset)
+		: pwritev(engine->memory, op->data, segments, op->offset);
+	last->iov_len += beyond;
+	engine->budget -= MAX(roundup(n, PAGE), PAGE);
 	return n < 0 ? -errno : n;
 }
 
@@ -367,7 +377,10 @@ complete(struct engine *engine, struct engine_op *op, int res)
 	} else if (!again) {
 		op->error = -res;
 	}
-	STAILQ_INSERT_TAIL(again ? &engine->waiting : &engine->done, op, link);
+	if (again) /* it came before all that have not been started */
+		STAILQ_INSERT_HEAD(&engine->waiting, op, link);
+	else
+		STAILQ_INSERT_TAIL(&engine->done, op, link);
 }
 
 /*

@@ -541,8 +541,8 @@ start(struct virtio_mmio *dev)
 }
 
 /*
- * Return what the disk has finished, and interrupt for all of it at once, which
- * what it can go on with belongs to.  The number of requests returned.
+ * Return what the disk has finished, and interrupt for all of it at once.  The
+ * number of requests returned.
  */
 static unsigned
 finish(struct virtio_mmio *dev)
@@ -558,7 +558,7 @@ finish(struct virtio_mmio *dev)
 		blk_put(dev->blk, req);
 		n++;
 	}
-	if (!running(dev) || blk_pending(dev->blk))
+	if (!running(dev))
 		return n;
 	wanted = virtqueue_publish(&dev->vq);
 	if (wanted < 0)

@@ -997,24 +997,22 @@ START_TEST(a_batch_makes_one_interrupt)
 END_TEST
 
 /*
- * Of a disk in memory 32 are done in one go, so that accesses get their turn.
+ * Of a disk in memory 8 are done in one go, so that accesses get their turn, and
+ * told of, so that the guest goes on with them while we do the others.
  */
-START_TEST(so_does_one_of_which_a_part_is_done_at_a_time)
+START_TEST(what_is_done_is_told_before_the_rest_is)
 {
 	fake_uring.in_memory = true;
 	ck_assert(open_unit(path, 0, false));
 	start(USUAL | (_i ? EVENT_IDX : 0));
-	for (unsigned i = 0; i < 80; i++)
+	for (unsigned i = 0; i < 20; i++)
 		offer(i, VIRTIO_BLK_T_IN, i);
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 1; i <= 3; i++) {
 		ck_assert(virtio_mmio_run(dev, false));
-		ck_assert_uint_eq(drv.used->idx, 0);
-		ck_assert_uint_eq(slot(40)[SLOT_STATUS],
-		    i == 0 ? UNTOUCHED : VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(drv.used->idx, i < 3 ? 8 * i : 20);
+		/* A driver with EVENT_IDX has not asked for more than one. */
+		ck_assert_uint_eq(io.raised, _i ? 1 : i);
 	}
-	ck_assert(virtio_mmio_run(dev, false));
-	ck_assert_uint_eq(drv.used->idx, 80);
-	ck_assert_uint_eq(io.raised, 1);
 	ck_assert(!virtio_mmio_run(dev, false));
 }
 END_TEST
@@ -2119,8 +2117,7 @@ main(void)
 	tcase_add_test(tc, a_used_buffer_is_signalled_until_it_is_acknowledged);
 	tcase_add_test(tc, two_causes_are_acknowledged_one_by_one);
 	tcase_add_loop_test(tc, a_batch_makes_one_interrupt, 0, 2);
-	tcase_add_loop_test(
-	    tc, so_does_one_of_which_a_part_is_done_at_a_time, 0, 2);
+	tcase_add_loop_test(tc, what_is_done_is_told_before_the_rest_is, 0, 2);
 	tcase_add_test(tc, what_comes_next_is_told);
 	tcase_add_loop_test(
 	    tc, an_interrupt_is_raised_only_if_the_driver_wants_it, 0, 2);
