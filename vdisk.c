@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -48,14 +50,20 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
  */
 #define LULL 5
 
-/* Microseconds of looking for more work before we sleep: default and most. */
+/*
+ * Microseconds of looking for more work before we sleep: what is always worth
+ * it, and the most that there is.  On slow machines it is worth it for longer,
+ * for as long as to fall asleep and be woken would take so many times.
+ */
 #define POLL	 50
 #define POLL_MAX 10000
+#define WAKE_UPS 4
 
 /* Milliseconds for which work may keep us from signals. */
 #define DEAF 10
 
 /* In nanoseconds, as all times that we keep are. */
+#define MICROSECOND UINT64_C(1000)
 #define MILLISECOND UINT64_C(1000000)
 
 struct options {
@@ -66,7 +74,7 @@ struct options {
 	const char *serial;
 	const char *pidfile; /* NULL: none */
 	unsigned how;	     /* DISK_*: to open it */
-	unsigned poll;
+	int poll;	     /* microseconds; -1: what is worth it */
 	uint64_t map_limit;
 	const struct passwd *user;
 	bool daemon;
@@ -233,8 +241,7 @@ parse(int argc, char **argv)
 	    {"version", no_argument, NULL, 'V'},
 	    {NULL, 0, NULL, 0},
 	};
-	struct options o = {
-	    .serial = "", .poll = POLL, .map_limit = UINT64_MAX};
+	struct options o = {.serial = "", .poll = -1, .map_limit = UINT64_MAX};
 	const char *why;
 	int c;
 
@@ -433,6 +440,25 @@ now(void)
 }
 
 /*
+ * For how long it is worth it on this machine to look for more work.
+ */
+static uint64_t
+worthwhile(void)
+{
+	static const struct timespec moment = {.tv_nsec = 1};
+	uint64_t shortest = POLL_MAX * MICROSECOND / WAKE_UPS, begin, time;
+
+	prctl(PR_SET_TIMERSLACK, 1); /* or Linux adds 50 us */
+	for (int i = 0; i < 8; i++) {
+		begin = now();
+		nanosleep(&moment, NULL);
+		time = now() - begin;
+		shortest = MIN(shortest, time);
+	}
+	return MAX(POLL * MICROSECOND, WAKE_UPS * shortest);
+}
+
+/*
  * Whether to look for more work instead of sleeping, there having been some
  * ('worked') or not.  To be woken costs us, and a vCPU that waits, more than to
  * look for a while; but not for what takes longer to come.  So whenever it does
@@ -560,14 +586,14 @@ main(int argc, char **argv)
 		go_to_background();
 	v.log = (xentoollog_logger *)xtl_createlogger_stdiostream(
 	    stderr, o.verbose ? XTL_DEBUG : XTL_NOTICE, 0);
+	v.map_limit = o.map_limit;
+	v.poll = o.poll < 0 ? worthwhile() : o.poll * MICROSECOND;
 	if (v.log == NULL || !open_all(&v, &o) || !drop_rights(&v, &o))
 		return EXIT_REFUSED;
 	/* From here on the guest is listened to. */
 	v.dev = virtio_mmio_open(v.log, v.io, v.guest, v.blk, o.legacy);
 	if (v.dev == NULL)
 		return EXIT_REFUSED;
-	v.map_limit = o.map_limit;
-	v.poll = o.poll * UINT64_C(1000);
 	tell_ready();
 	return run(&v);
 }

@@ -921,23 +921,6 @@ START_TEST(a_signal_ends_it_though_accesses_have_no_end)
 }
 END_TEST
 
-/*
- * Nanoseconds of processor time that vdisk takes in so many milliseconds.
- */
-static uint64_t
-busy_for(unsigned ms)
-{
-	struct timespec before, after, moment = {.tv_nsec = ms * 1000000};
-	clockid_t cpu;
-
-	ck_assert_int_eq(clock_getcpuclockid(child, &cpu), 0);
-	clock_gettime(cpu, &before);
-	nanosleep(&moment, NULL);
-	clock_gettime(cpu, &after);
-	return (after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec -
-	       before.tv_nsec;
-}
-
 START_TEST(after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps)
 {
 	static const char *const polls[] = {"--poll=0", "--poll=10000"};
@@ -950,10 +933,10 @@ START_TEST(after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps)
 	for (unsigned i = 0; i < 30 && !looked; i++) {
 		for (unsigned n = 0; n < 10; n++)
 			driver_read(&drv, VIRTIO_MMIO_STATUS);
-		looked = busy_for(30) > 3000000;
+		looked = child_busy(30) > 3000000;
 	}
 	ck_assert_int_eq(looked, _i);
-	ck_assert_uint_lt(busy_for(300), 1000000);
+	ck_assert_uint_lt(child_busy(300), 1000000);
 }
 END_TEST
 

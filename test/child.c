@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <check.h>
@@ -176,4 +177,18 @@ loop_device(const char *path, unsigned block)
 	users = open(name, O_RDWR | O_CLOEXEC);
 	snprintf(command, sizeof(command), "losetup -d %s", name);
 	return system(command) == 0 && users != -1 ? name : NULL;
+}
+
+uint64_t
+child_busy(unsigned ms)
+{
+	struct timespec before, after, moment = {.tv_nsec = ms * 1000000};
+	clockid_t cpu;
+
+	ck_assert_int_eq(clock_getcpuclockid(child, &cpu), 0);
+	clock_gettime(cpu, &before);
+	nanosleep(&moment, NULL);
+	clock_gettime(cpu, &after);
+	return (after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec -
+	       before.tv_nsec;
 }

@@ -8,6 +8,7 @@
 #define CHILD_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Where its device is. */
@@ -50,6 +51,11 @@ void child_kill(void);
  * The child's exit status, which is waited for; -1 if a signal killed it.
  */
 int finish(void);
+
+/*
+ * Nanoseconds of processor time that it takes in so many milliseconds.
+ */
+uint64_t child_busy(unsigned ms);
 
 /*
  * Everything on its stdout up to its end; the end of what is on its stderr now.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * io_uring_submit() of a host that fails.  An operation that is to fail becomes
+ * io_uring_submit() and more of a host that fails.  An operation that is to fail becomes
  * one that the kernel refuses at once, and whose result is written over; one
  * that is to be short is given less to do.
  */
@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include <liburing.h>
 #include <linux/magic.h>
@@ -44,6 +45,17 @@ fstatfs(int fd, struct statfs *fs)
 	(void)fd;
 	*fs = (struct statfs){.f_type = EXT4_SUPER_MAGIC};
 	return 0;
+}
+
+int
+nanosleep(const struct timespec *t, struct timespec *rest)
+{
+	struct timespec slow = {.tv_nsec = host->sleep * 1000L};
+
+	return clock_nanosleep(
+		   CLOCK_MONOTONIC, 0, host->sleep > 0 ? &slow : t, rest) == 0
+		   ? 0
+		   : -1;
 }
 
 static void

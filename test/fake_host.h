@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A host that fails, for the program as it is shipped: preloaded, it stands
- * before io_uring_submit(), and does what the test says in memory they share.
+ * A host that fails or is slow, for the program as it is shipped: preloaded, it
+ * stands before io_uring_submit() and nanosleep(), and does what the test says in
+ * memory they share.
  */
 #ifndef FAKE_HOST_H
 #define FAKE_HOST_H
@@ -18,6 +19,7 @@ struct fake_host {
 	uint32_t error;	 /* ... with this errno */
 	uint32_t limit;	 /* bytes one operation transfers; 0: no limit */
 	uint32_t refuse; /* submissions that fail as a whole, with 'error' */
+	uint32_t sleep;	 /* microseconds that any sleep takes */
 
 	/* Of all that were submitted: */
 	uint32_t reads, writes, dsyncs, fsyncs, datasyncs;
