@@ -32,9 +32,6 @@
 #include "disk.h"
 #include "engine.h"
 
-/* What is transferred at once at most; the kernel's own limit is higher. */
-#define TRANSFER_MAX (UINT32_C(1) << 30)
-
 /*
  * How often an operation is started again after EINTR, EAGAIN, or EFAULT: guest
  * memory can be missing for a moment while more of it is being mapped.
@@ -288,8 +285,7 @@ submit(struct engine *engine, struct engine_op *op)
 		    op->buffer, op->len, op->offset);
 	else if (op->segments == 1) /* which costs the kernel less */
 		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
-		    0, op->data->iov_base, MIN(op->data->iov_len, TRANSFER_MAX),
-		    op->offset);
+		    0, op->data->iov_base, op->data->iov_len, op->offset);
 	else
 		io_uring_prep_rw(read ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
 		    0, op->data, op->segments, op->offset);

@@ -28,7 +28,7 @@ struct engine_op {
 	bool stable;	    /* a write: on stable storage when it is done */
 	int mode;	    /* of fallocate() */
 	uint64_t offset;    /* in the disk, in bytes */
-	uint64_t left;	    /* as many bytes */
+	uint64_t left;	    /* as many bytes; of data, less than 4 GiB */
 	struct iovec *data; /* ... in these, which are the caller's, too */
 	unsigned segments;  /* ... as many iovecs */
 
