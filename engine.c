@@ -62,7 +62,7 @@ struct engine {
 	bool taken[BUFFERS / PAGE];
 	unsigned busy[2]; /* transfers that the kernel has: cached, direct */
 	int memory;	  /* the file, if it is in memory; else -1 */
-	int64_t budget;	  /* of bytes to transfer at once */
+	int64_t budget;	  /* ... how much of it to transfer at once, bytes */
 	struct engine_ops waiting; /* to be handed to the kernel */
 	struct engine_ops done;
 	/* Flushes: those that the kernel carries out, as one, and the next. */
@@ -214,9 +214,7 @@ admit(struct engine *engine, struct engine_op *op)
 
 	op->direct = unit != 0 && !op->cached && op->offset % unit == 0 &&
 		     op->left % unit == 0;
-	if (engine->busy[!op->direct] > 0)
-		return false;
-	if (engine->memory >= 0 && engine->budget <= 0)
+	if (engine->busy[!op->direct] > 0 || engine->budget <= 0)
 		return false;
 	if (op->direct) {
 		op->len = MIN(op->left, PIECE);
@@ -429,7 +427,7 @@ engine_kick(struct engine *engine)
 bool
 engine_pending(const struct engine *engine)
 {
-	return engine->memory >= 0 && !STAILQ_EMPTY(&engine->waiting);
+	return engine->budget <= 0 && !STAILQ_EMPTY(&engine->waiting);
 }
 
 struct engine_op *

@@ -2013,6 +2013,8 @@ START_TEST(requests_beyond_the_buffers_wait_for_their_turn)
 	blk_kick(blk);
 	ck_assert_uint_eq(fake_uring.reads, 4);
 	ck_assert_uint_eq(fake_uring.out_of_file, 0);
+	/* Nothing goes on before the disk has done something. */
+	ck_assert(!blk_pending(blk));
 	for (n = 0; n < 6; n++) {
 		struct blk_req *req = reap();
 
