@@ -14,6 +14,7 @@
 #include <linux/magic.h>
 
 #include "fake_uring.h"
+#include "sqe.h"
 
 int __real_io_uring_submit(struct io_uring *ring);
 int __wrap_io_uring_submit(struct io_uring *ring);
@@ -42,29 +43,6 @@ __wrap_fstatfs(int fd, struct statfs *fs)
 }
 
 static bool
-is_read(const struct io_uring_sqe *sqe)
-{
-	return sqe->opcode == IORING_OP_READV ||
-	       sqe->opcode == IORING_OP_READ ||
-	       sqe->opcode == IORING_OP_READ_FIXED;
-}
-
-static bool
-is_write(const struct io_uring_sqe *sqe)
-{
-	return sqe->opcode == IORING_OP_WRITEV ||
-	       sqe->opcode == IORING_OP_WRITE ||
-	       sqe->opcode == IORING_OP_WRITE_FIXED;
-}
-
-static bool
-is_direct(const struct io_uring_sqe *sqe)
-{
-	return sqe->opcode == IORING_OP_READ_FIXED ||
-	       sqe->opcode == IORING_OP_WRITE_FIXED;
-}
-
-static bool
 is_refused(const struct io_uring_sqe *sqe)
 {
 	/* Where fallocate() has its mode, others have a length. */
@@ -78,13 +56,6 @@ is_misplaced(const struct io_uring_sqe *sqe)
 	return is_direct(sqe) && fake_uring.unit != 0 &&
 	       (sqe->off % fake_uring.unit != 0 ||
 		   sqe->len % fake_uring.unit != 0);
-}
-
-static bool
-is_vector(const struct io_uring_sqe *sqe)
-{
-	return sqe->opcode == IORING_OP_READV ||
-	       sqe->opcode == IORING_OP_WRITEV;
 }
 
 static uint64_t

@@ -52,6 +52,7 @@
 #include "fuzz.h"
 #include "guest.h"
 #include "ioreq.h"
+#include "sqe.h"
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
@@ -585,33 +586,10 @@ slot_of(const struct owed *o)
 }
 
 static bool
-is_read(const struct io_uring_sqe *sqe)
-{
-	return sqe->opcode == IORING_OP_READ ||
-	       sqe->opcode == IORING_OP_READV ||
-	       sqe->opcode == IORING_OP_READ_FIXED;
-}
-
-static bool
 is_clearing(const struct owed *o)
 {
 	return o->type == VIRTIO_BLK_T_DISCARD ||
 	       o->type == VIRTIO_BLK_T_WRITE_ZEROES;
-}
-
-static bool
-is_write(const struct io_uring_sqe *sqe)
-{
-	return sqe->opcode == IORING_OP_WRITE ||
-	       sqe->opcode == IORING_OP_WRITEV ||
-	       sqe->opcode == IORING_OP_WRITE_FIXED;
-}
-
-static bool
-is_direct(const struct io_uring_sqe *sqe)
-{
-	return sqe->opcode == IORING_OP_READ_FIXED ||
-	       sqe->opcode == IORING_OP_WRITE_FIXED;
 }
 
 /*
@@ -621,7 +599,7 @@ static const struct iovec *
 vector(const struct io_uring_sqe *sqe, struct iovec *one, unsigned *n)
 {
 	*n = sqe->len;
-	if (sqe->opcode == IORING_OP_READV || sqe->opcode == IORING_OP_WRITEV)
+	if (is_vector(sqe))
 		return (const struct iovec *)(uintptr_t)sqe->addr;
 	*one = (struct iovec){
 	    .iov_base = (void *)(uintptr_t)sqe->addr, .iov_len = sqe->len};
