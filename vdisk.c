@@ -23,6 +23,7 @@
 #include <xentoollog.h>
 
 #include "blk.h"
+#include "device.h"
 #include "disk.h"
 #include "guest.h"
 #include "ioreq.h"
@@ -89,10 +90,10 @@ struct vdisk {
 	struct guest *guest;
 	struct ioreq_server *io;
 	struct blk *blk;
-	struct virtio_mmio *dev;
+	struct device *dev;
 	int signals; /* signalfd; -1: we are to end */
 	bool event;  /* there is one to be taken off ioreq_fd() */
-	enum virtio_mmio_next next;
+	enum device_next next;
 	uint64_t map_limit;   /* bytes of guest memory */
 	uint64_t poll;	      /* to look for what is next, at most */
 	uint64_t patience[3]; /* ... as it pays at present, by what it is */
@@ -420,8 +421,8 @@ static bool
 serve(struct vdisk *v, struct access *a)
 {
 	if (a->kind != ACCESS_INVALIDATE)
-		return virtio_mmio_access(v->dev, a);
-	if (!virtio_mmio_idle(v->dev))
+		return device_access(v->dev, a);
+	if (!device_idle(v->dev))
 		return false;
 	guest_forget(v->guest);
 	/* The lull is not prolonged: requests get their turn, too. */
@@ -472,10 +473,10 @@ look_on(struct vdisk *v, bool worked)
 	v->now = now();
 	gap = v->now - v->worked;
 	if (!worked) /* a disk at work may need our processor */
-		return gap < *patience && v->next != VIRTIO_MMIO_DISK;
+		return gap < *patience && v->next != DEVICE_DISK;
 	*patience = gap < v->poll ? v->poll : *patience / 2;
 	v->worked = v->now;
-	v->next = virtio_mmio_next(v->dev);
+	v->next = device_next(v->dev);
 	return true;
 }
 
@@ -490,9 +491,9 @@ take_signal(struct vdisk *v)
 	if (read(v->signals, &signal, sizeof(signal)) < 0)
 		return;
 	if (signal.ssi_signo == SIGUSR1)
-		virtio_mmio_resize(v->dev);
+		device_resize(v->dev);
 	else if (signal.ssi_signo == SIGUSR2)
-		virtio_mmio_report(v->dev);
+		device_report(v->dev);
 	else
 		v->signals = -1;
 }
@@ -554,12 +555,12 @@ run(struct vdisk *v)
 		lull = v->now < v->lull_end;
 		full = guest_mapped(v->guest) > v->map_limit;
 		hold = waiting || lull || full || v->signals < 0;
-		worked |= virtio_mmio_run(v->dev, hold);
-		if (v->signals < 0 && virtio_mmio_idle(v->dev))
+		worked |= device_run(v->dev, hold);
+		if (v->signals < 0 && device_idle(v->dev))
 			return 0;
-		if (waiting && virtio_mmio_idle(v->dev))
+		if (waiting && device_idle(v->dev))
 			continue; /* what it waited for is over */
-		if (full && virtio_mmio_idle(v->dev)) {
+		if (full && device_idle(v->dev)) {
 			guest_forget(v->guest);
 			continue;
 		}
@@ -568,7 +569,7 @@ run(struct vdisk *v)
 		if (awake && v->now - v->listened < DEAF * MILLISECOND)
 			continue;
 		if (!awake && !hold)
-			awake = virtio_mmio_await(v->dev);
+			awake = device_await(v->dev);
 		status = take_news(v, awake ? 0 : lull ? LULL : SILENCE);
 	}
 	return status;
@@ -591,7 +592,7 @@ main(int argc, char **argv)
 	if (v.log == NULL || !open_all(&v, &o) || !drop_rights(&v, &o))
 		return EXIT_REFUSED;
 	/* From here on the guest is listened to. */
-	v.dev = virtio_mmio_open(v.log, v.io, v.guest, v.blk, o.legacy);
+	v.dev = device_open(v.log, v.io, v.guest, v.blk, o.legacy);
 	if (v.dev == NULL)
 		return EXIT_REFUSED;
 	tell_ready();

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A virtio-mmio device, version 2 (virtio 1.2, 4.2).  Owns the registers, the
- * state machine of status and features (2.1, 3.1), and the flow of requests
- * between its queue and the disk.  Does not know how accesses and interrupts
- * get here and to the guest, nor what is in a request.
- *
- * A driver that breaks the rules of the ring is told so with
- * DEVICE_NEEDS_RESET, and the ring is ignored until the reset (2.1.2).
+ * The registers of a virtio-mmio device, version 2 (virtio 1.2, 4.2).  Owns
+ * them, the state machine of status and features (2.1, 3.1), and what of that
+ * outlives the process.  Does not know how accesses and interrupts get here and
+ * to the guest, nor how requests get from the queue to the disk.
  *
  * Version 1, "legacy", differs in little: one register with the page of the
  * queue instead of three addresses and a switch, features settled by that and
@@ -26,7 +23,6 @@
 #include <xentoollog.h>
 
 #include "blk.h"
-#include "guest.h"
 #include "ioreq.h"
 #include "virtio_mmio.h"
 #include "virtqueue.h"
@@ -75,12 +71,10 @@ struct virtio_mmio {
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct device_state *s;
-	struct virtqueue vq;
-	bool awaiting;	     /* the driver was asked to notify us */
+	struct virtqueue *vq;
 	bool legacy;	     /* of version 1 */
 	time_t fault_logged; /* second of the last message about a fault */
-	uint64_t doorbells;  /* since virtio_mmio_open(), as are */
-	uint64_t interrupts;
+	struct virtio_mmio_stats stats;
 };
 
 /*
@@ -102,16 +96,22 @@ static void
 interrupt(struct virtio_mmio *dev, uint32_t cause)
 {
 	dev->s->interrupt_status |= cause;
-	dev->interrupts++;
+	dev->stats.interrupts++;
 	ioreq_raise(dev->io);
 }
 
+void
+virtio_mmio_interrupt(struct virtio_mmio *dev)
+{
+	interrupt(dev, VIRTIO_MMIO_INT_VRING);
+}
+
 /*
- * The driver broke the rules of the queue.  The guest can do so as often as it
- * can reset the device, so not every time is told.
+ * The guest can break the rules as often as it can reset the device, so not
+ * every time is told.
  */
-static void
-fault(struct virtio_mmio *dev)
+void
+virtio_mmio_fault(struct virtio_mmio *dev)
 {
 	struct timespec now;
 
@@ -125,7 +125,7 @@ fault(struct virtio_mmio *dev)
 		return;
 	dev->fault_logged = now.tv_sec;
 	xtl_log(dev->log, XTL_WARN, -1, "vdisk",
-	    "guest fault: %s; the device needs a reset", dev->vq.fault);
+	    "guest fault: %s; the device needs a reset", dev->vq->fault);
 }
 
 static void
@@ -134,7 +134,7 @@ reset(struct virtio_mmio *dev)
 	const struct virtio_blk_config *config = blk_config(dev->blk);
 	struct device_state *s = dev->s;
 
-	virtqueue_reset(&dev->vq);
+	virtqueue_reset(dev->vq);
 	s->device_features = all_features(dev);
 	s->capacity = le64toh(config->capacity);
 	s->blk_size = le32toh(config->blk_size);
@@ -194,7 +194,7 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 	struct device_state *s = dev->s;
 
 	if (status == 0) {
-		if (!virtio_mmio_idle(dev))
+		if (blk_inflight(dev->blk) > 0)
 			return false;
 		reset(dev);
 		return true;
@@ -226,13 +226,13 @@ write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 	struct device_state *s = dev->s;
 
 	if (ready == 0) {
-		if (!virtio_mmio_idle(dev))
+		if (blk_inflight(dev->blk) > 0)
 			return false;
 		s->queue.ready = 0;
 	} else if (!s->queue.ready &&
 		   (dev->legacy ? accept_features(dev) : settled(dev))) {
-		if (virtqueue_enable(&dev->vq, s->driver_features) < 0)
-			fault(dev);
+		if (virtqueue_enable(dev->vq, s->driver_features) < 0)
+			virtio_mmio_fault(dev);
 	}
 	return true;
 }
@@ -321,7 +321,7 @@ write_legacy(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		return true;
 	if (data != 0 && !s->queue.ready) {
 		s->queue_pfn = data;
-		virtqueue_place(&dev->vq, (uint64_t)data * s->guest_page_size,
+		virtqueue_place(dev->vq, (uint64_t)data * s->guest_page_size,
 		    s->queue_align);
 	}
 	return write_queue_ready(dev, data);
@@ -352,8 +352,8 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		return dev->legacy || s->queue_sel != 0 ||
 		       write_queue_ready(dev, data & 1);
 	case VIRTIO_MMIO_QUEUE_NOTIFY:
-		/* That we were woken is all: virtio_mmio_run() looks. */
-		dev->doorbells++;
+		/* That we were woken is all: the queue is looked at anyway. */
+		dev->stats.doorbells++;
 		break;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		s->interrupt_status &= ~data;
@@ -448,7 +448,7 @@ write_config(
 	    !settled(dev) ||
 	    !(dev->s->driver_features & FEATURE(VIRTIO_BLK_F_CONFIG_WCE)))
 		return true;
-	if (!virtio_mmio_idle(dev))
+	if (blk_inflight(dev->blk) > 0)
 		return false;
 	if (data == 0 && !dev->s->write_through)
 		blk_sync(dev->blk);
@@ -474,145 +474,6 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 	else
 		a->data = whole ? read_register(dev, a->offset) : 0;
 	return true;
-}
-
-/*
- * Whether the ring is to be looked at.
- */
-static bool
-running(const struct virtio_mmio *dev)
-{
-	uint32_t status = dev->s->status;
-
-	if (dev->legacy) /* whose drivers begin without it (3.1.2) */
-		status |= VIRTIO_CONFIG_S_DRIVER_OK;
-	return (status &
-		   (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
-		       VIRTIO_CONFIG_S_FAILED)) == VIRTIO_CONFIG_S_DRIVER_OK &&
-	       dev->s->queue.ready;
-}
-
-/*
- * Start the next chain that is available or, given 'redo', the next one that is
- * in flight already, from that head on.  1: done.  0: there is none.  -1: fault.
- */
-static int
-start_one(struct virtio_mmio *dev, uint32_t *redo)
-{
-	struct blk_req *req = blk_get(dev->blk);
-	struct virtqueue_chain chain;
-	int got;
-
-	if (req == NULL)
-		return 0;
-	chain.iov = req->iov;
-	got = redo != NULL ? virtqueue_redo(&dev->vq, redo, &chain)
-			   : virtqueue_pop(&dev->vq, &chain);
-	if (got > 0) {
-		req->head = chain.head;
-		req->readable = chain.readable;
-		req->writable = chain.writable;
-		if (blk_submit(dev->blk, req))
-			return 1;
-		dev->vq.fault = "request without a status byte";
-		got = -1;
-	}
-	blk_put(dev->blk, req);
-	return got;
-}
-
-/*
- * Start what is available, until a vCPU waits for an answer: the first one at
- * least, so that accesses without end do not stop the queue.  The number of
- * requests started.
- */
-static unsigned
-start(struct virtio_mmio *dev)
-{
-	unsigned n = 0;
-	int got;
-
-	while ((got = start_one(dev, NULL)) > 0)
-		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->io))
-			break;
-	if (got < 0)
-		fault(dev);
-	return n;
-}
-
-/*
- * Return what the disk has finished, and interrupt for all of it at once.  The
- * number of requests returned.
- */
-static unsigned
-finish(struct virtio_mmio *dev)
-{
-	struct blk_req *req;
-	unsigned n = 0;
-	int wanted;
-
-	while ((req = blk_reap(dev->blk)) != NULL) {
-		if (running(dev) &&
-		    virtqueue_push(&dev->vq, req->head, req->written) < 0)
-			fault(dev);
-		blk_put(dev->blk, req);
-		n++;
-	}
-	if (!running(dev))
-		return n;
-	wanted = virtqueue_publish(&dev->vq);
-	if (wanted < 0)
-		fault(dev);
-	else if (wanted > 0)
-		interrupt(dev, VIRTIO_MMIO_INT_VRING);
-	virtqueue_signalled(&dev->vq);
-	return n;
-}
-
-bool
-virtio_mmio_run(struct virtio_mmio *dev, bool hold)
-{
-	unsigned started = 0;
-
-	if (!hold && running(dev)) {
-		/* From now on we look ourselves, until virtio_mmio_await(). */
-		if (dev->awaiting && virtqueue_notify(&dev->vq, false) < 0)
-			fault(dev);
-		dev->awaiting = false;
-		started = start(dev);
-	}
-	blk_kick(dev->blk);
-	return finish(dev) + started > 0 || blk_pending(dev->blk);
-}
-
-bool
-virtio_mmio_await(struct virtio_mmio *dev)
-{
-	int more;
-
-	if (!running(dev))
-		return false;
-	dev->awaiting = true;
-	more = virtqueue_notify(&dev->vq, true);
-	if (more < 0)
-		fault(dev);
-	/* With all requests in use there is none to start it with. */
-	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
-}
-
-enum virtio_mmio_next
-virtio_mmio_next(const struct virtio_mmio *dev)
-{
-	if (!virtio_mmio_idle(dev))
-		return VIRTIO_MMIO_DISK;
-	return dev->s->interrupt_status != 0 ? VIRTIO_MMIO_ACKNOWLEDGEMENT
-					     : VIRTIO_MMIO_REQUEST;
-}
-
-bool
-virtio_mmio_idle(const struct virtio_mmio *dev)
-{
-	return blk_inflight(dev->blk) == 0;
 }
 
 /*
@@ -646,30 +507,11 @@ unfit(const struct virtio_mmio *dev)
 }
 
 /*
- * Start the requests again that were in flight when our predecessor was
- * killed.  That is safe: the guest has not been told that they are done, so
- * their buffers are still ours, and the disk may hold all, part or nothing of
- * a write.  Another write to the same place that did complete was in flight
- * together with it, and so without an order between them.  And our predecessor
- * can write no more: its event channels came free after its last I/O.
+ * That the driver was told is stored last, so that a successor rather tells it
+ * twice.
  */
-static int
-redo(struct virtio_mmio *dev)
-{
-	uint32_t head = 0;
-	int got;
-
-	while ((got = start_one(dev, &head)) > 0)
-		head++;
-	return got;
-}
-
-/*
- * Tell the driver of another size of the disk (5.2.5).  That it was told is
- * stored last, so that a successor rather tells it twice.
- */
-static void
-tell_size(struct virtio_mmio *dev)
+void
+virtio_mmio_resize(struct virtio_mmio *dev)
 {
 	uint64_t capacity = le64toh(blk_config(dev->blk)->capacity);
 	struct device_state *s = dev->s;
@@ -682,29 +524,6 @@ tell_size(struct virtio_mmio *dev)
 	s->capacity = capacity;
 }
 
-void
-virtio_mmio_resize(struct virtio_mmio *dev)
-{
-	blk_resize(dev->blk);
-	tell_size(dev);
-}
-
-void
-virtio_mmio_report(const struct virtio_mmio *dev)
-{
-	const struct blk_stats *b = blk_stats(dev->blk);
-
-	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
-	    "requests %llu, failed %llu, flushes %llu, bytes read %llu, "
-	    "written %llu, doorbells %llu, interrupts %llu, "
-	    "guest memory mapped %llu",
-	    (unsigned long long)b->requests, (unsigned long long)b->errors,
-	    (unsigned long long)b->flushes, (unsigned long long)b->read,
-	    (unsigned long long)b->written, (unsigned long long)dev->doorbells,
-	    (unsigned long long)dev->interrupts,
-	    (unsigned long long)guest_mapped(dev->vq.guest));
-}
-
 /*
  * Continue where a predecessor was killed.
  */
@@ -715,8 +534,8 @@ adopt(struct virtio_mmio *dev)
 	const char *why = unfit(dev);
 
 	if (why == NULL && s->queue.ready &&
-	    virtqueue_adopt(&dev->vq, s->driver_features) < 0)
-		why = dev->vq.fault;
+	    virtqueue_adopt(dev->vq, s->driver_features) < 0)
+		why = dev->vq->fault;
 	if (why != NULL) {
 		xtl_log(dev->log, XTL_ERROR, -1, "vdisk",
 		    "cannot continue this disk: %s", why);
@@ -725,19 +544,17 @@ adopt(struct virtio_mmio *dev)
 	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
 	    "continuing where another vdisk ended");
 	blk_set_writeback(dev->blk, !s->write_through);
-	if (running(dev) && redo(dev) < 0)
-		fault(dev);
 	/* It may have been killed before it told of a fault, or of a size. */
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
 	    (s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
 		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
-	tell_size(dev);
+	virtio_mmio_resize(dev);
 	return true;
 }
 
 struct virtio_mmio *
 virtio_mmio_open(struct xentoollog_logger *log, struct ioreq_server *io,
-    struct guest *guest, struct blk *blk, bool legacy)
+    struct virtqueue *vq, struct blk *blk, bool legacy)
 {
 	struct virtio_mmio *dev = calloc(1, sizeof(*dev));
 	bool adopted;
@@ -751,10 +568,36 @@ virtio_mmio_open(struct xentoollog_logger *log, struct ioreq_server *io,
 	dev->blk = blk;
 	dev->legacy = legacy;
 	dev->s = ioreq_state(io, &adopted);
-	dev->vq = (struct virtqueue){.guest = guest, .s = &dev->s->queue};
+	dev->vq = vq;
+	vq->s = &dev->s->queue;
 	/* In a device that is just reset there is nothing to lose. */
 	if (adopted && (dev->s->status != 0 || dev->s->queue.ready))
 		return adopt(dev) ? dev : NULL;
 	reset(dev);
 	return dev;
+}
+
+bool
+virtio_mmio_running(const struct virtio_mmio *dev)
+{
+	uint32_t status = dev->s->status;
+
+	if (dev->legacy) /* whose drivers begin without it (3.1.2) */
+		status |= VIRTIO_CONFIG_S_DRIVER_OK;
+	return (status &
+		   (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
+		       VIRTIO_CONFIG_S_FAILED)) == VIRTIO_CONFIG_S_DRIVER_OK &&
+	       dev->s->queue.ready;
+}
+
+bool
+virtio_mmio_acknowledged(const struct virtio_mmio *dev)
+{
+	return dev->s->interrupt_status == 0;
+}
+
+const struct virtio_mmio_stats *
+virtio_mmio_stats(const struct virtio_mmio *dev)
+{
+	return &dev->stats;
 }

@@ -3,7 +3,7 @@
  * The whole device in one process: the shipped objects but for vdisk.o on the
  * fake host, moved on by a loop like vdisk's, and a driver that behaves.
  *
- * A slow disk is made at the seam between virtio_mmio.c and blk.c, by wrapping
+ * A slow disk is made at the seam between device.c and blk.c, by wrapping
  * two functions when linking: while 'slow', what the disk has finished is kept
  * back, and counts as in flight.  No real file can be told to be slow at just
  * that time.
@@ -24,6 +24,7 @@
 
 #include "blk.h"
 #include "cases.h"
+#include "device.h"
 #include "driver.h"
 #include "fake_log.h"
 #include "fake_xen.h"
@@ -62,7 +63,7 @@ static struct fake_log logger;
 static struct ioreq_server *io;
 static struct guest *guest;
 static struct blk *blk;
-static struct virtio_mmio *dev;
+static struct device *dev;
 static struct driver drv;
 static int file = -1; /* the disk */
 static bool slow;
@@ -107,15 +108,15 @@ step(void)
 
 	while (ioreq_next(io, &a)) {
 		if (a.kind != ACCESS_INVALIDATE)
-			done = virtio_mmio_access(dev, &a);
-		else if ((done = virtio_mmio_idle(dev)))
+			done = device_access(dev, &a);
+		else if ((done = device_idle(dev)))
 			guest_forget(guest);
 		if (done)
 			ioreq_done(io, &a);
 		else
 			hold = true;
 	}
-	if (virtio_mmio_run(dev, hold) || (!hold && virtio_mmio_await(dev)))
+	if (device_run(dev, hold) || (!hold && device_await(dev)))
 		return;
 	poll(fd, 2, __real_blk_inflight(blk) > 0 ? 1 : 0);
 	if (fd[0].revents & POLLIN)
@@ -155,7 +156,7 @@ setup(void)
 	ck_assert_ptr_nonnull(guest);
 	io = ioreq_open(&logger.logger, &config);
 	ck_assert_ptr_nonnull(io);
-	dev = virtio_mmio_open(&logger.logger, io, guest, blk, false);
+	dev = device_open(&logger.logger, io, guest, blk, false);
 	ck_assert_ptr_nonnull(dev);
 	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
 	drv.step = step;

@@ -19,11 +19,11 @@
 
 #include "blk.h"
 #include "cases.h"
+#include "device.h"
 #include "fake_guest.h"
 #include "fake_uring.h"
 #include "ioreq.h"
 #include "unit.h"
-#include "virtio_mmio.h"
 #include "virtqueue.h"
 
 #define BASE	     UINT64_C(0x200000000)
@@ -112,9 +112,9 @@ settle_at_once(void)
 {
 	unsigned n = 0;
 
-	while (virtio_mmio_run(dev, false) || virtio_mmio_await(dev))
+	while (device_run(dev, false) || device_await(dev))
 		ck_assert_uint_lt(n++, 100);
-	ck_assert(virtio_mmio_idle(dev));
+	ck_assert(device_idle(dev));
 }
 
 static uint8_t *
@@ -267,7 +267,7 @@ START_TEST(with_event_idx_the_used_rings_flags_stay_0)
 	start(USUAL | EVENT_IDX);
 	for (unsigned i = 0; i < 5; i++) {
 		offer(4 * i, page, VIRTIO_BLK_T_IN, i);
-		virtio_mmio_run(dev, false);
+		device_run(dev, false);
 		ck_assert_uint_eq(drv.used->flags, 0);
 	}
 	settle_at_once();
@@ -279,7 +279,7 @@ START_TEST(without_event_idx_the_used_rings_flags_are_0_or_1)
 {
 	start(USUAL);
 	offer(0, page, VIRTIO_BLK_T_IN, 0);
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	ck_assert_uint_le(drv.used->flags, 1);
 	settle_at_once();
 	ck_assert_uint_eq(drv.used->flags, 0);
@@ -466,10 +466,10 @@ START_TEST(an_available_index_that_runs_away_keeps_nobody_busy)
 		uint16_t before = drv.used->idx;
 
 		lookups = fake_guest_lookups(guest);
-		virtio_mmio_run(dev, false);
+		device_run(dev, false);
 		ck_assert_uint_le(
 		    fake_guest_lookups(guest) - lookups, NUM * 8 + 16);
-		ck_assert(virtio_mmio_idle(dev));
+		ck_assert(device_idle(dev));
 		served += (uint16_t)(drv.used->idx - before);
 	}
 	fake_guest_step(guest, drv.avail_gpa, NULL);
@@ -492,7 +492,7 @@ START_TEST(doorbells_without_end_do_not_keep_the_disk_from_finishing)
 	for (unsigned n = 0; drv.used->idx == 0; n++) {
 		ck_assert_uint_lt(n, 100000);
 		wr(VIRTIO_MMIO_QUEUE_NOTIFY, n);
-		virtio_mmio_run(dev, false);
+		device_run(dev, false);
 		if (n == 10)
 			ck_assert_int_eq(poll(&p, 1, 5000) >= 0, 1);
 	}
@@ -501,7 +501,7 @@ START_TEST(doorbells_without_end_do_not_keep_the_disk_from_finishing)
 	lookups = fake_guest_lookups(guest);
 	for (unsigned n = 0; n < 1000; n++) {
 		wr(VIRTIO_MMIO_QUEUE_NOTIFY, n);
-		ck_assert(!virtio_mmio_run(dev, false));
+		ck_assert(!device_run(dev, false));
 	}
 	ck_assert_uint_le(fake_guest_lookups(guest) - lookups, 1000 * 4);
 	ck_assert_uint_eq(lg.lines, 0);
@@ -523,13 +523,13 @@ START_TEST(more_requests_than_the_queue_holds_do_not_keep_the_device_awake)
 		if (i > 0)
 			fake_driver_offer(&drv, i);
 	}
-	while (virtio_mmio_run(dev, false))
+	while (device_run(dev, false))
 		;
 	ck_assert_uint_eq(blk_inflight(blk), NUM);
 	/* It need not look for what it could not start. */
 	fake_driver_offer(&drv, 0);
-	ck_assert(!virtio_mmio_run(dev, false));
-	ck_assert(!virtio_mmio_await(dev));
+	ck_assert(!device_run(dev, false));
+	ck_assert(!device_await(dev));
 	fake_uring.hold = false;
 	settle_at_once();
 	ck_assert_uint_eq(drv.used->idx, NUM + 1);
@@ -542,16 +542,16 @@ START_TEST(requests_without_end_do_not_keep_a_reset_from_being_answered)
 	fake_uring.hold = true;
 	for (unsigned n = 0; n < NUM; n += 4)
 		offer(n, page, VIRTIO_BLK_T_IN, n % SECTORS);
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	ck_assert(!try_wr(VIRTIO_MMIO_STATUS, 0));
 	/* The driver goes on all the while, and is not heard. */
 	fake_uring.hold = false;
 	for (unsigned n = 0; !try_wr(VIRTIO_MMIO_STATUS, 0); n++) {
 		ck_assert_uint_le(n, NUM);
 		drv.avail->idx++;
-		virtio_mmio_run(dev, true);
+		device_run(dev, true);
 	}
-	ck_assert(!virtio_mmio_run(dev, true));
+	ck_assert(!device_run(dev, true));
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_STATUS), 0);
 }
 END_TEST
@@ -569,7 +569,7 @@ START_TEST(resets_without_end_take_no_memory)
 			negotiate(USUAL);
 		drv.avail->idx = drv.used->idx = 0;
 		offer(0, page, n % 2 ? VIRTIO_BLK_T_IN : 99, 3);
-		virtio_mmio_run(dev, false);
+		device_run(dev, false);
 	}
 	settle_at_once();
 	ck_assert_uint_eq(mallinfo2().uordblks + mallinfo2().hblkhd, before);

@@ -16,11 +16,11 @@
 
 #include "blk.h"
 #include "cases.h"
+#include "device.h"
 #include "fake_guest.h"
 #include "fake_uring.h"
 #include "ioreq.h"
 #include "unit.h"
-#include "virtio_mmio.h"
 #include "virtqueue.h"
 
 #define BASE	     UINT64_C(0x200000000) /* above 4 GiB */
@@ -425,13 +425,13 @@ START_TEST(no_page_means_no_queue_and_waits_for_what_is_in_flight)
 	p = (struct pollfd){.fd = blk_fd(blk), .events = POLLIN};
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 1);
-	while (virtio_mmio_run(dev, false) || virtio_mmio_await(dev))
+	while (device_run(dev, false) || device_await(dev))
 		;
 	ck_assert(!try_wr(VIRTIO_MMIO_QUEUE_PFN, 0));
 	ck_assert(!try_wr(VIRTIO_MMIO_STATUS, 0));
 	fake_uring.hold = false;
-	while (!virtio_mmio_idle(dev)) {
-		virtio_mmio_run(dev, true);
+	while (!device_idle(dev)) {
+		device_run(dev, true);
 		poll(&p, 1, 10);
 	}
 	ck_assert_uint_eq(*status_byte(), VIRTIO_BLK_S_OK);

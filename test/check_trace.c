@@ -32,6 +32,7 @@
 #include "blk.h"
 #include "cases.h"
 #include "child.h"
+#include "device.h"
 #include "disk.h"
 #include "driver.h"
 #include "fake_log.h"
@@ -76,7 +77,7 @@ static struct {
 	struct blk *blk;
 	struct guest *guest;
 	struct ioreq_server *io;
-	struct virtio_mmio *dev;
+	struct device *dev;
 
 	/* The driver's side, from what it wrote. */
 	uint64_t desc, driver, device;
@@ -250,8 +251,7 @@ open_device(void)
 	ck_assert_msg(r.guest != NULL, "%s", r.log.last);
 	r.io = ioreq_open(&r.log.logger, &config);
 	ck_assert_msg(r.io != NULL, "%s", r.log.last);
-	r.dev =
-	    virtio_mmio_open(&r.log.logger, r.io, r.guest, r.blk, r.t.legacy);
+	r.dev = device_open(&r.log.logger, r.io, r.guest, r.blk, r.t.legacy);
 	ck_assert_ptr_nonnull(r.dev);
 }
 
@@ -269,16 +269,15 @@ step(void)
 		ck_assert_int_eq(ioreq_wake(r.io), 0);
 	while (ioreq_next(r.io, &a)) {
 		if (a.kind != ACCESS_INVALIDATE)
-			done = virtio_mmio_access(r.dev, &a);
-		else if ((done = virtio_mmio_idle(r.dev)))
+			done = device_access(r.dev, &a);
+		else if ((done = device_idle(r.dev)))
 			guest_forget(r.guest);
 		if (done)
 			ioreq_done(r.io, &a);
 		else
 			hold = true;
 	}
-	return virtio_mmio_run(r.dev, hold) ||
-	       (!hold && virtio_mmio_await(r.dev));
+	return device_run(r.dev, hold) || (!hold && device_await(r.dev));
 }
 
 static void

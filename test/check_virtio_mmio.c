@@ -18,6 +18,7 @@
 
 #include "blk.h"
 #include "cases.h"
+#include "device.h"
 #include "disk.h"
 #include "fake_guest.h"
 #include "fake_uring.h"
@@ -563,7 +564,7 @@ static void
 resize(uint64_t sectors)
 {
 	ck_assert_int_eq(ftruncate(disk, sectors * SECTOR), 0);
-	virtio_mmio_resize(dev);
+	device_resize(dev);
 }
 
 START_TEST(another_size_is_told_to_the_driver)
@@ -698,7 +699,7 @@ START_TEST(the_cache_is_given_up_when_nothing_is_in_flight)
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_OUT, 1);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	ck_assert(!write_sized(WCE_AT, 1, 0));
 	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
 	ck_assert_uint_eq(syncs, 0);
@@ -761,7 +762,7 @@ START_TEST(a_queue_made_ready_twice_with_requests_in_flight_keeps_them)
 	start(USUAL);
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 5);
-	while (virtio_mmio_run(dev, false))
+	while (device_run(dev, false))
 		;
 	wr(VIRTIO_MMIO_QUEUE_READY, 1);
 	fake_uring.hold = false;
@@ -983,7 +984,7 @@ START_TEST(a_batch_makes_one_interrupt)
 	fake_uring.hold = fake_uring.wait = true;
 	for (unsigned i = 0; i < 8; i++) {
 		offer(i, VIRTIO_BLK_T_IN, i);
-		while (virtio_mmio_run(dev, false))
+		while (device_run(dev, false))
 			;
 	}
 	ck_assert_uint_eq(drv.used->idx, 0);
@@ -1008,12 +1009,12 @@ START_TEST(what_is_done_is_told_before_the_rest_is)
 	for (unsigned i = 0; i < 20; i++)
 		offer(i, VIRTIO_BLK_T_IN, i);
 	for (unsigned i = 1; i <= 3; i++) {
-		ck_assert(virtio_mmio_run(dev, false));
+		ck_assert(device_run(dev, false));
 		ck_assert_uint_eq(drv.used->idx, i < 3 ? 8 * i : 20);
 		/* A driver with EVENT_IDX has not asked for more than one. */
 		ck_assert_uint_eq(io.raised, _i ? 1 : i);
 	}
-	ck_assert(!virtio_mmio_run(dev, false));
+	ck_assert(!device_run(dev, false));
 }
 END_TEST
 
@@ -1023,18 +1024,18 @@ END_TEST
 START_TEST(what_comes_next_is_told)
 {
 	start(USUAL);
-	ck_assert_int_eq(virtio_mmio_next(dev), VIRTIO_MMIO_REQUEST);
+	ck_assert_int_eq(device_next(dev), DEVICE_REQUEST);
 	offer(0, VIRTIO_BLK_T_IN, 0);
 	notify();
-	ck_assert_int_eq(virtio_mmio_next(dev), VIRTIO_MMIO_ACKNOWLEDGEMENT);
+	ck_assert_int_eq(device_next(dev), DEVICE_ACKNOWLEDGEMENT);
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_IN, 1);
-	virtio_mmio_run(dev, false);
-	ck_assert_int_eq(virtio_mmio_next(dev), VIRTIO_MMIO_DISK);
+	device_run(dev, false);
+	ck_assert_int_eq(device_next(dev), DEVICE_DISK);
 	fake_uring.hold = false;
 	settle();
 	wr(VIRTIO_MMIO_INTERRUPT_ACK, UINT32_MAX);
-	ck_assert_int_eq(virtio_mmio_next(dev), VIRTIO_MMIO_REQUEST);
+	ck_assert_int_eq(device_next(dev), DEVICE_REQUEST);
 }
 END_TEST
 
@@ -1126,7 +1127,7 @@ START_TEST(as_many_requests_as_the_queue_has_descriptors_can_be_in_flight)
 		    sizeof(ring), VRING_DESC_F_INDIRECT, 0);
 		fake_driver_offer(&drv, i);
 	}
-	for (unsigned n = 0; virtio_mmio_run(dev, false); n++)
+	for (unsigned n = 0; device_run(dev, false); n++)
 		ck_assert_uint_lt(n, 10);
 	ck_assert_uint_eq(blk_inflight(blk), VIRTQUEUE_NUM_MAX);
 	fake_uring.hold = false;
@@ -1152,7 +1153,7 @@ START_TEST(a_driver_that_notifies_only_when_asked_is_never_forgotten)
 			offer(i, VIRTIO_BLK_T_IN, i);
 		ck_assert(fake_driver_would_notify(&drv, _i, old));
 		/* As the device runs until it sleeps: more, unasked. */
-		virtio_mmio_run(dev, false);
+		device_run(dev, false);
 		offer(5, VIRTIO_BLK_T_IN, 5);
 		settle();
 		for (unsigned i = 0; i <= round % 5 + 1; i++)
@@ -1169,14 +1170,14 @@ START_TEST(while_it_works_the_device_is_not_notified_and_before_it_sleeps_it_is)
 	for (unsigned i = 0; i < 3; i++) {
 		offer(2 * i, VIRTIO_BLK_T_IN, 0);
 		ck_assert(fake_driver_would_notify(&drv, _i, 2 * i));
-		ck_assert(virtio_mmio_run(dev, false));
+		ck_assert(device_run(dev, false));
 		offer(2 * i + 1, VIRTIO_BLK_T_IN, 0);
 		ck_assert(!fake_driver_would_notify(&drv, _i, 2 * i + 1));
 		/* It has come to the device's notice in time. */
-		ck_assert(virtio_mmio_await(dev));
-		while (virtio_mmio_run(dev, false))
+		ck_assert(device_await(dev));
+		while (device_run(dev, false))
 			;
-		ck_assert(!virtio_mmio_await(dev));
+		ck_assert(!device_await(dev));
 		ck_assert(!_i || *drv.avail_event == (uint16_t)(2 * i + 2));
 		ck_assert_uint_eq(drv.used->flags, 0);
 		settle();
@@ -1233,11 +1234,11 @@ START_TEST(a_vcpu_that_waits_comes_before_the_requests_not_started_yet)
 	io.pending = true;
 	/* One at a time, or accesses without end would stop the disk. */
 	for (unsigned i = 1; i <= 3; i++) {
-		ck_assert(virtio_mmio_run(dev, false));
+		ck_assert(device_run(dev, false));
 		ck_assert_uint_eq(blk_inflight(blk), i);
 	}
 	io.pending = false;
-	ck_assert(virtio_mmio_run(dev, false));
+	ck_assert(device_run(dev, false));
 	ck_assert_uint_eq(blk_inflight(blk), 5);
 }
 END_TEST
@@ -1268,13 +1269,13 @@ START_TEST(while_held_the_device_finishes_but_does_not_begin)
 	start(USUAL);
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 0);
-	while (virtio_mmio_run(dev, false))
+	while (device_run(dev, false))
 		;
 	offer(1, VIRTIO_BLK_T_IN, 1);
 	fake_uring.hold = false;
-	while (!virtio_mmio_idle(dev))
-		virtio_mmio_run(dev, true);
-	ck_assert(!virtio_mmio_run(dev, true));
+	while (!device_idle(dev))
+		device_run(dev, true);
+	ck_assert(!device_run(dev, true));
 	ck_assert_uint_eq(drv.used->idx, 1);
 	settle();
 	ck_assert_uint_eq(drv.used->idx, 2);
@@ -1357,7 +1358,7 @@ START_TEST(a_broken_ring_stops_until_a_reset_heals_it)
 	/* TWICE can only be seen while the first is in flight. */
 	fake_uring.hold = true;
 	break_ring(_i);
-	for (unsigned n = 0; virtio_mmio_run(dev, false); n++)
+	for (unsigned n = 0; device_run(dev, false); n++)
 		ck_assert_uint_lt(n, 10);
 	fake_uring.hold = false;
 	settle();
@@ -1381,7 +1382,7 @@ START_TEST(a_used_ring_that_goes_away_stops_the_queue)
 	start(USUAL);
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 0);
-	while (virtio_mmio_run(dev, false))
+	while (device_run(dev, false))
 		;
 	fake_guest_hole(guest, drv.used_gpa, 6);
 	fake_uring.hold = false;
@@ -1389,7 +1390,7 @@ START_TEST(a_used_ring_that_goes_away_stops_the_queue)
 	ck_assert(rd(VIRTIO_MMIO_STATUS) & NEEDS_RESET);
 	ck_assert_uint_eq(
 	    rd(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
-	ck_assert(virtio_mmio_idle(dev));
+	ck_assert(device_idle(dev));
 	ck_assert(reset_now());
 	start(USUAL);
 	expect_working();
@@ -1404,9 +1405,9 @@ put_in_flight(unsigned n)
 	fake_uring.hold = true;
 	for (unsigned i = 0; i < n; i++)
 		offer(i, VIRTIO_BLK_T_IN, i);
-	for (unsigned i = 0; virtio_mmio_run(dev, false); i++)
+	for (unsigned i = 0; device_run(dev, false); i++)
 		ck_assert_uint_lt(i, 10);
-	ck_assert(!virtio_mmio_idle(dev));
+	ck_assert(!device_idle(dev));
 }
 
 static void
@@ -1417,9 +1418,9 @@ drain(void)
 
 	fake_uring.hold = false;
 	for (;;) {
-		while (virtio_mmio_run(dev, true))
+		while (device_run(dev, true))
 			ck_assert_uint_le(n++, SLOTS);
-		if (virtio_mmio_idle(dev))
+		if (device_idle(dev))
 			return;
 		ck_assert_int_eq(poll(&p, 1, 5000), 1);
 	}
@@ -1465,7 +1466,7 @@ START_TEST(a_reset_waits_for_what_is_in_flight)
 	offer(SLOTS - 1, VIRTIO_BLK_T_IN, 1);
 	for (unsigned i = 0; i < 3; i++) {
 		ck_assert(!reset_now());
-		ck_assert(!virtio_mmio_run(dev, true));
+		ck_assert(!device_run(dev, true));
 	}
 	drain();
 	/* What was not begun stays so. */
@@ -1496,7 +1497,7 @@ START_TEST(a_broken_ring_with_requests_in_flight_is_reset_after_them)
 	start(USUAL);
 	put_in_flight(3);
 	drv.avail->idx += 1000;
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	ck_assert(rd(VIRTIO_MMIO_STATUS) & NEEDS_RESET);
 	ck_assert(!reset_now());
 	lookups = fake_guest_lookups(guest);
@@ -1731,13 +1732,13 @@ START_TEST(requests_in_flight_are_done_again_and_returned_once)
 	memset(slot(1) + SLOT_DATA, 0xab, SECTOR);
 	offer(2, VIRTIO_BLK_T_FLUSH, 0);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	/* One that nobody has looked at. */
 	offer(3, VIRTIO_BLK_T_IN, 43);
 	while (lives-- > 0) {
 		expect_continued();
 		fake_uring.hold = true;
-		virtio_mmio_run(dev, false);
+		device_run(dev, false);
 		ck_assert(!fake_driver_take(&drv, &e));
 	}
 	expect_continued();
@@ -1765,7 +1766,7 @@ START_TEST(with_nothing_to_take_a_successor_asks_for_notifications)
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 40);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	/* Killed while it looked for itself. */
 	*drv.avail_event = 0;
 	expect_continued();
@@ -1828,7 +1829,7 @@ START_TEST(a_write_done_again_reaches_stable_storage_as_it_should)
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_OUT, 1);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	expect_continued();
 	settle();
 	take(1, 1);
@@ -1860,7 +1861,7 @@ START_TEST(requests_in_flight_at_a_fault_are_left_alone)
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_IN, 1);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	left()->status |= NEEDS_RESET;
 	expect_continued();
 	settle();
@@ -1876,7 +1877,7 @@ START_TEST(a_request_that_became_bad_is_a_fault_and_no_end)
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_IN, 1);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	virtio_mmio_run(dev, false);
+	device_run(dev, false);
 	drv.desc[3].next = 3;
 	ck_assert(succeed(false));
 	ck_assert(rd(VIRTIO_MMIO_STATUS) & NEEDS_RESET);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The device under a fuzzer: virtio_mmio.o, virtqueue.o and blk.o as they are,
+ * The device under a fuzzer: device.o and all that is below it as they are,
  * between a guest, a disk and a fate that the input decides.
  *
  * An input is a program of records, each an operation of the guest's driver,
@@ -46,6 +46,7 @@
 #include <linux/virtio_ring.h>
 
 #include "blk.h"
+#include "device.h"
 #include "disk.h"
 #include "fake_ioreq.h"
 #include "fake_log.h"
@@ -160,7 +161,7 @@ static char disk_path[32];
 static struct fake_log lg;
 static struct ioreq_server io;
 static struct blk *blk;
-static struct virtio_mmio *dev;
+static struct device *dev;
 static bool read_only;
 static bool legacy;
 static bool direct; /* past the page cache */
@@ -929,7 +930,7 @@ open_device(void)
 	CHECK(blk != NULL, "no disk");
 	opens++;
 	in_device = true;
-	dev = virtio_mmio_open(&lg.logger, &io, &guest, blk, legacy);
+	dev = device_open(&lg.logger, &io, &guest, blk, legacy);
 	in_device = false;
 	CHECK(dev != NULL, "a device that cannot be continued");
 }
@@ -972,7 +973,7 @@ bury(void)
 static void
 nothing_left(void)
 {
-	CHECK(kernel.nops == 0 && virtio_mmio_idle(dev),
+	CHECK(kernel.nops == 0 && device_idle(dev),
 	    "in flight when it may not be");
 	forget_owed();
 }
@@ -995,7 +996,7 @@ reflect_cache(const struct access *a)
 	struct access r = {.kind = ACCESS_READ, .offset = WCE, .size = 1};
 	bool was = drv.cached;
 
-	virtio_mmio_access(dev, &r);
+	device_access(dev, &r);
 	drv.cached = r.data;
 	if (!drv.live || !drv.clean)
 		return;
@@ -1038,7 +1039,7 @@ reflect(const struct access *a)
 			mirror.used = ((uint64_t)v * page_size +
 					  18 * mirror.num + 6 + alignment - 1) &
 				      -(uint64_t)alignment;
-		virtio_mmio_access(dev, &r);
+		device_access(dev, &r);
 		mirror.ready = r.data;
 		if (!mirror.ready)
 			nothing_left();
@@ -1064,13 +1065,13 @@ serve(struct access *a)
 	bool done;
 
 	if (a->kind == ACCESS_INVALIDATE) {
-		if (!virtio_mmio_idle(dev))
+		if (!device_idle(dev))
 			return false;
 		CHECK(kernel.nops == 0, "memory goes under an operation");
 		guest_forget(&guest);
 		return true;
 	}
-	done = virtio_mmio_access(dev, a);
+	done = device_access(dev, a);
 	if (done) {
 		in_device = false;
 		reflect(a);
@@ -1093,9 +1094,9 @@ once_around(void)
 		hold |= waits[i];
 	}
 	lookups = 0;
-	again = virtio_mmio_run(dev, hold) || (!hold && virtio_mmio_await(dev));
-	virtio_mmio_next(dev);
-	if (hold && virtio_mmio_idle(dev))
+	again = device_run(dev, hold) || (!hold && device_await(dev));
+	device_next(dev);
+	if (hold && device_idle(dev))
 		again = true;
 	in_device = false;
 	/* Per chain: rings, an indirect table, each of two tables' buffers. */
@@ -1715,7 +1716,7 @@ start_unfit(const struct op *op)
 	blk = open_disk();
 	CHECK(blk != NULL, "no disk");
 	opens++;
-	dev = virtio_mmio_open(&lg.logger, &io, &guest, blk, legacy);
+	dev = device_open(&lg.logger, &io, &guest, blk, legacy);
 	if (op->a % 4 < 2 && drv.live)
 		CHECK(dev == NULL, "another disk is taken for the same");
 	free(dev);
@@ -1799,11 +1800,11 @@ tell(const struct op *op)
 
 	in_device = true;
 	if (op->a & 1)
-		virtio_mmio_report(dev);
+		device_report(dev);
 	for (unsigned i = 0; i < 2 && (op->a & 2); i++) {
 		size += i == 0 ? -SECTOR : SECTOR;
 		CHECK(ftruncate(disk_file, size) == 0, "no file");
-		virtio_mmio_resize(dev);
+		device_resize(dev);
 	}
 	in_device = false;
 	told++;
@@ -1941,7 +1942,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    "a log without bound");
 	CHECK(lseek(disk_file, 0, SEEK_END) == sizeof(disk) + TAIL,
 	    "the file has another size");
-	CHECK(virtio_mmio_idle(dev), "the device does not come to rest");
+	CHECK(device_idle(dev), "the device does not come to rest");
 	free(dev);
 	return 0;
 }

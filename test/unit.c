@@ -8,24 +8,24 @@
 #include <linux/virtio_mmio.h>
 
 #include "blk.h"
+#include "device.h"
 #include "disk.h"
 #include "ioreq.h"
 #include "unit.h"
-#include "virtio_mmio.h"
 
 struct fake_log lg;
 struct guest *guest;
 struct fake_driver drv;
 struct ioreq_server io;
 struct blk *blk;
-struct virtio_mmio *dev;
+struct device *dev;
 
 bool
 open_unit(const char *path, unsigned how, bool legacy)
 {
 	blk = blk_open(&lg.logger, path, DISK_NO_LOCK | how, "serial");
 	ck_assert_ptr_nonnull(blk);
-	dev = virtio_mmio_open(&lg.logger, &io, guest, blk, legacy);
+	dev = device_open(&lg.logger, &io, guest, blk, legacy);
 	return dev != NULL;
 }
 
@@ -37,7 +37,7 @@ read_sized(uint32_t offset, uint32_t size)
 	    .size = size,
 	    .data = UINT64_C(0xa5a5a5a5a5a5a5a5)};
 
-	ck_assert(virtio_mmio_access(dev, &a));
+	ck_assert(device_access(dev, &a));
 	return a.data;
 }
 
@@ -47,7 +47,7 @@ write_sized(uint32_t offset, uint32_t size, uint64_t data)
 	struct access a = {
 	    .kind = ACCESS_WRITE, .offset = offset, .size = size, .data = data};
 
-	return virtio_mmio_access(dev, &a);
+	return device_access(dev, &a);
 }
 
 uint32_t
@@ -92,9 +92,9 @@ settle(void)
 	for (;;) {
 		unsigned n = 0;
 
-		while (virtio_mmio_run(dev, false) || virtio_mmio_await(dev))
+		while (device_run(dev, false) || device_await(dev))
 			ck_assert_uint_lt(n++, 1000);
-		if (virtio_mmio_idle(dev))
+		if (device_idle(dev))
 			return;
 		ck_assert_int_eq(poll(&p, 1, 5000), 1);
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The device of a unit program: virtio_mmio.c with all that is below it, fakes
+ * The device of a unit program: device.c with all that is below it, fakes
  * around it, and no vCPU, so that registers are accessed by calls.
  */
 #ifndef UNIT_H
@@ -15,7 +15,7 @@
 
 struct blk;
 struct guest;
-struct virtio_mmio;
+struct device;
 
 /* The program opens guest memory, and open_unit() disk and device. */
 extern struct fake_log lg;
@@ -23,7 +23,7 @@ extern struct guest *guest;
 extern struct fake_driver drv;
 extern struct ioreq_server io;
 extern struct blk *blk;
-extern struct virtio_mmio *dev;
+extern struct device *dev;
 
 /*
  * Open the disk at 'path', as 'how' has it (DISK_*), without a lock, which a

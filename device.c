@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The flow of requests between the queue and the disk: taken from the one and
+ * started on the other, and returned when they are finished, with a decision
+ * whether to interrupt.  Owns nothing that outlives the process: all that is in
+ * the states of the queue and of the registers, which also say when the queue is
+ * to be looked at.  Does not know what registers there are, how accesses to them
+ * get here, nor what is in a request.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include <xentoollog.h>
+
+#include "blk.h"
+#include "device.h"
+#include "guest.h"
+#include "ioreq.h"
+#include "virtio_mmio.h"
+#include "virtqueue.h"
+
+struct device {
+	xentoollog_logger *log;
+	struct ioreq_server *io;
+	struct blk *blk;
+	struct virtio_mmio *mmio;
+	struct virtqueue vq;
+	bool awaiting; /* the driver was asked to notify us */
+};
+
+bool
+device_access(struct device *dev, struct access *a)
+{
+	return virtio_mmio_access(dev->mmio, a);
+}
+
+/*
+ * Start the next chain that is available or, given 'redo', the next one that is
+ * in flight already, from that head on.  1: done.  0: there is none.  -1: fault.
+ */
+static int
+start_one(struct device *dev, uint32_t *redo)
+{
+	struct blk_req *req = blk_get(dev->blk);
+	struct virtqueue_chain chain;
+	int got;
+
+	if (req == NULL)
+		return 0;
+	chain.iov = req->iov;
+	got = redo != NULL ? virtqueue_redo(&dev->vq, redo, &chain)
+			   : virtqueue_pop(&dev->vq, &chain);
+	if (got > 0) {
+		req->head = chain.head;
+		req->readable = chain.readable;
+		req->writable = chain.writable;
+		if (blk_submit(dev->blk, req))
+			return 1;
+		dev->vq.fault = "request without a status byte";
+		got = -1;
+	}
+	blk_put(dev->blk, req);
+	return got;
+}
+
+/*
+ * Start what is available, until a vCPU waits for an answer: the first one at
+ * least, so that accesses without end do not stop the queue.  The number of
+ * requests started.
+ */
+static unsigned
+start(struct device *dev)
+{
+	unsigned n = 0;
+	int got;
+
+	while ((got = start_one(dev, NULL)) > 0)
+		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->io))
+			break;
+	if (got < 0)
+		virtio_mmio_fault(dev->mmio);
+	return n;
+}
+
+/*
+ * Return what the disk has finished, and interrupt for all of it at once.  The
+ * number of requests returned.
+ */
+static unsigned
+finish(struct device *dev)
+{
+	struct blk_req *req;
+	unsigned n = 0;
+	int wanted;
+
+	while ((req = blk_reap(dev->blk)) != NULL) {
+		if (virtio_mmio_running(dev->mmio) &&
+		    virtqueue_push(&dev->vq, req->head, req->written) < 0)
+			virtio_mmio_fault(dev->mmio);
+		blk_put(dev->blk, req);
+		n++;
+	}
+	if (!virtio_mmio_running(dev->mmio))
+		return n;
+	wanted = virtqueue_publish(&dev->vq);
+	if (wanted < 0)
+		virtio_mmio_fault(dev->mmio);
+	else if (wanted > 0)
+		virtio_mmio_interrupt(dev->mmio);
+	virtqueue_signalled(&dev->vq);
+	return n;
+}
+
+bool
+device_run(struct device *dev, bool hold)
+{
+	unsigned started = 0;
+
+	if (!hold && virtio_mmio_running(dev->mmio)) {
+		/* From now on we look ourselves, until device_await(). */
+		if (dev->awaiting && virtqueue_notify(&dev->vq, false) < 0)
+			virtio_mmio_fault(dev->mmio);
+		dev->awaiting = false;
+		started = start(dev);
+	}
+	blk_kick(dev->blk);
+	return finish(dev) + started > 0 || blk_pending(dev->blk);
+}
+
+bool
+device_await(struct device *dev)
+{
+	int more;
+
+	if (!virtio_mmio_running(dev->mmio))
+		return false;
+	dev->awaiting = true;
+	more = virtqueue_notify(&dev->vq, true);
+	if (more < 0)
+		virtio_mmio_fault(dev->mmio);
+	/* With all requests in use there is none to start it with. */
+	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
+}
+
+enum device_next
+device_next(const struct device *dev)
+{
+	if (!device_idle(dev))
+		return DEVICE_DISK;
+	return virtio_mmio_acknowledged(dev->mmio) ? DEVICE_REQUEST
+						   : DEVICE_ACKNOWLEDGEMENT;
+}
+
+bool
+device_idle(const struct device *dev)
+{
+	return blk_inflight(dev->blk) == 0;
+}
+
+void
+device_resize(struct device *dev)
+{
+	blk_resize(dev->blk);
+	virtio_mmio_resize(dev->mmio);
+}
+
+void
+device_report(const struct device *dev)
+{
+	const struct blk_stats *b = blk_stats(dev->blk);
+	const struct virtio_mmio_stats *m = virtio_mmio_stats(dev->mmio);
+
+	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
+	    "requests %llu, failed %llu, flushes %llu, bytes read %llu, "
+	    "written %llu, doorbells %llu, interrupts %llu, "
+	    "guest memory mapped %llu",
+	    (unsigned long long)b->requests, (unsigned long long)b->errors,
+	    (unsigned long long)b->flushes, (unsigned long long)b->read,
+	    (unsigned long long)b->written, (unsigned long long)m->doorbells,
+	    (unsigned long long)m->interrupts,
+	    (unsigned long long)guest_mapped(dev->vq.guest));
+}
+
+/*
+ * Start the requests again that were in flight when our predecessor was
+ * killed.  That is safe: the guest has not been told that they are done, so
+ * their buffers are still ours, and the disk may hold all, part or nothing of
+ * a write.  Another write to the same place that did complete was in flight
+ * together with it, and so without an order between them.  And our predecessor
+ * can write no more: its event channels came free after its last I/O.
+ */
+static int
+redo(struct device *dev)
+{
+	uint32_t head = 0;
+	int got;
+
+	while ((got = start_one(dev, &head)) > 0)
+		head++;
+	return got;
+}
+
+struct device *
+device_open(struct xentoollog_logger *log, struct ioreq_server *io,
+    struct guest *guest, struct blk *blk, bool legacy)
+{
+	struct device *dev = calloc(1, sizeof(*dev));
+
+	if (dev == NULL) {
+		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
+		return NULL;
+	}
+	dev->log = log;
+	dev->io = io;
+	dev->blk = blk;
+	dev->vq.guest = guest;
+	dev->mmio = virtio_mmio_open(log, io, &dev->vq, blk, legacy);
+	if (dev->mmio == NULL)
+		return NULL;
+	if (virtio_mmio_running(dev->mmio) && redo(dev) < 0)
+		virtio_mmio_fault(dev->mmio);
+	return dev;
+}
