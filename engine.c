@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
+#include <unistd.h>
 
 #include <liburing.h>
 #include <xentoollog.h>
@@ -240,6 +241,23 @@ release(struct engine *engine, struct engine_op *op, int done)
 }
 
 /*
+ * Transfer the next segments from or to memory.  The number of bytes or -1.
+ */
+static ssize_t
+transfer_now(int fd, const struct engine_op *op, unsigned segments)
+{
+	bool read = op->what == ENGINE_READ;
+	void *data = op->data->iov_base;
+	size_t len = op->data->iov_len;
+
+	if (segments == 1) /* which costs the kernel less */
+		return read ? pread(fd, data, len, op->offset)
+			    : pwrite(fd, data, len, op->offset);
+	return read ? preadv(fd, op->data, segments, op->offset)
+		    : pwritev(fd, op->data, segments, op->offset);
+}
+
+/*
  * Transfer of the rest what the budget allows, from or to memory.  The number of
  * bytes or -errno.
  */
@@ -256,9 +274,7 @@ transfer(struct engine *engine, struct engine_op *op)
 	last = &op->data[segments - 1];
 	beyond = MAX(len - engine->budget, 0);
 	last->iov_len -= beyond;
-	n = op->what == ENGINE_READ
-		? preadv(engine->memory, op->data, segments, op->offset)
-		: pwritev(engine->memory, op->data, segments, op->offset);
+	n = transfer_now(engine->memory, op, segments);
 	last->iov_len += beyond;
 	engine->budget -= MAX(roundup(n, PAGE), PAGE);
 	return n < 0 ? -errno : n;

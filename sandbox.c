@@ -114,6 +114,8 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	ALLOW(io_uring_enter, IS(0, sandbox->uring));
 	ALLOW(fdatasync, IS(0, sandbox->disk));
 	ALLOW(lseek, IS(0, sandbox->disk));
+	ALLOW(pread64, IS(0, sandbox->disk));
+	ALLOW(pwrite64, IS(0, sandbox->disk));
 	ALLOW(preadv, IS(0, sandbox->disk));
 	ALLOW(pwritev, IS(0, sandbox->disk));
 	/* What we are told: */

@@ -117,7 +117,9 @@ loop_can(int what)
 		return usleep(1) == 0 &&
 		       syscall(SYS_nanosleep, &moment, NULL) == 0;
 	case 14:
-		return pwritev(disk, &one, 1, 6) == 1 &&
+		return pwrite(disk, "", 1, 6) == 1 &&
+		       pread(disk, &c, 1, 6) == 1 &&
+		       pwritev(disk, &one, 1, 6) == 1 &&
 		       preadv(disk, &one, 1, 6) == 1 &&
 		       lseek(disk, 0, SEEK_END) == 7 && fdatasync(disk) == 0;
 	case 15:
@@ -215,10 +217,18 @@ try_to(int what)
 		if (writev(other[1], &one, 1) < 0)
 			break;
 		break;
+	case 23:
+		if (pread(other[0], &one, 1, 0) < 0)
+			break;
+		break;
+	case 24:
+		if (pwrite(other[1], "", 1, 0) < 0)
+			break;
+		break;
 	}
 }
 
-#define TRIES 23
+#define TRIES 25
 
 START_TEST(what_the_loop_does_works)
 {
