@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/param.h>
 
 #include <xentoollog.h>
 
@@ -19,13 +20,21 @@
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
+/*
+ * While there is more to do at once, the driver is told of so many requests that
+ * are finished, or of half of all, so that it is not idle meanwhile; not of each,
+ * since an interrupt costs more than a small one.
+ */
+#define BATCH 8
+
 struct device {
 	xentoollog_logger *log;
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct virtio_mmio *mmio;
 	struct virtqueue vq;
-	bool awaiting; /* the driver was asked to notify us */
+	bool awaiting;	 /* the driver was asked to notify us */
+	unsigned untold; /* requests finished, and the driver not told yet */
 };
 
 bool
@@ -83,8 +92,8 @@ start(struct device *dev)
 }
 
 /*
- * Return what the disk has finished, and interrupt for all of it at once.  The
- * number of requests returned.
+ * Return what the disk has finished, and interrupt for all of it at once, if it
+ * is time for that.  The number of requests returned.
  */
 static unsigned
 finish(struct device *dev)
@@ -100,6 +109,11 @@ finish(struct device *dev)
 		blk_put(dev->blk, req);
 		n++;
 	}
+	dev->untold += n;
+	if (blk_pending(dev->blk) &&
+	    dev->untold < MIN(BATCH, blk_inflight(dev->blk)))
+		return n;
+	dev->untold = 0;
 	if (!virtio_mmio_running(dev->mmio))
 		return n;
 	wanted = virtqueue_publish(&dev->vq);

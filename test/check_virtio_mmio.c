@@ -1019,6 +1019,33 @@ START_TEST(what_is_done_is_told_before_the_rest_is)
 END_TEST
 
 /*
+ * If fewer are done in one go, it is told when half of all are done, and then of
+ * half of what is left.
+ */
+START_TEST(it_is_told_of_half_of_long_requests)
+{
+	enum { LEN = 64 * SECTOR }; /* which is one go */
+	uint64_t data = fake_guest_alloc(guest, LEN, FAKE_GUEST_PAGE);
+	static const unsigned told[] = {0, 0, 0, 4, 4, 6, 7, 8};
+
+	fake_uring.in_memory = true;
+	ck_assert(open_unit(path, 0, false));
+	start(USUAL);
+	for (unsigned i = 0; i < 8; i++) {
+		offer(i, VIRTIO_BLK_T_IN, i);
+		drv.desc[3 * i + 1].addr = data;
+		drv.desc[3 * i + 1].len = LEN;
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		ck_assert(device_run(dev, false));
+		ck_assert_uint_eq(drv.used->idx, told[i]);
+	}
+	ck_assert_uint_eq(io.raised, 4);
+	ck_assert(!device_run(dev, false));
+}
+END_TEST
+
+/*
  * A busy disk needs the processor, even if an interrupt is to be acknowledged.
  */
 START_TEST(what_comes_next_is_told)
@@ -2119,6 +2146,7 @@ main(void)
 	tcase_add_test(tc, two_causes_are_acknowledged_one_by_one);
 	tcase_add_loop_test(tc, a_batch_makes_one_interrupt, 0, 2);
 	tcase_add_loop_test(tc, what_is_done_is_told_before_the_rest_is, 0, 2);
+	tcase_add_test(tc, it_is_told_of_half_of_long_requests);
 	tcase_add_test(tc, what_comes_next_is_told);
 	tcase_add_loop_test(
 	    tc, an_interrupt_is_raised_only_if_the_driver_wants_it, 0, 2);
