@@ -35,7 +35,7 @@
 static const char usage[] =
     "usage: drive [-r PERCENT] [-s] [-f] [-b BYTES] [-q DEPTH] [-t SECONDS]\n"
     "             [-n REQUESTS] [-w MICROSECONDS] [-m MIB] [-d MIB]\n"
-    "             [-g CPU] [-c CPU] [-uy]\n"
+    "             [-g CPU] [-c CPU] [-kuy]\n"
     "             COMMAND...\n\n"
     "  -r  requests that are reads (100), in percent\n"
     "  -s  sequential, not random\n"
@@ -50,6 +50,7 @@ static const char usage[] =
     "  -d  the disk's size as far as it is used (1024)\n"
     "  -g  processor of the guest, where it and the disk come before all\n"
     "      others; -c of the disk\n"
+    "  -k  only as much memory as is in flight is used, over and over\n"
     "  -u  what is read is not looked at\n"
     "  -y  count the disk's system calls, too, which slows it down\n";
 
@@ -65,6 +66,7 @@ static struct {
 	uint64_t ram;
 	uint64_t blocks; /* of the size of a request, on the disk */
 	int guest_cpu, disk_cpu;
+	bool few_pages;
 	bool count_calls;
 } work = {.reads = 100,
     .pages = 1,
@@ -320,6 +322,7 @@ measure(FILE *f)
 
 	if (work.requests == 0)
 		touch_memory();
+	ring.few_pages = work.few_pages;
 	for (i = 0; i < work.depth; i++)
 		submit(now());
 	ring_enable(&ring);
@@ -357,7 +360,7 @@ parse(int argc, char **argv)
 	uint64_t size = RING_PAGE, disk = 1024 * MIB;
 	int c;
 
-	while ((c = getopt(argc, argv, "+r:sfb:q:t:n:w:m:d:g:c:uy")) != -1) {
+	while ((c = getopt(argc, argv, "+r:sfb:q:t:n:w:m:d:g:c:kuy")) != -1) {
 		switch (c) {
 		case 'r':
 			work.reads = atoi(optarg);
@@ -394,6 +397,9 @@ parse(int argc, char **argv)
 			break;
 		case 'c':
 			work.disk_cpu = atoi(optarg);
+			break;
+		case 'k':
+			work.few_pages = true;
 			break;
 		case 'u':
 			ring.unverified = true;

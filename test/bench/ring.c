@@ -102,6 +102,8 @@ ring_add(
 	memcpy(at, &header, sizeof(header));
 	at[STATUS] = 0xff;
 	fill(&table[0], gpa, sizeof(header), VRING_DESC_F_NEXT, 1);
+	if (r->few_pages)
+		r->next_page = head * RING_PAGES_MAX;
 	for (i = 0; i < pages; i++) {
 		req->page[i] = r->pages[r->next_page];
 		if (++r->next_page == r->npages)

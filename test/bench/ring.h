@@ -46,6 +46,7 @@ struct ring {
 	uint16_t free[RING_NUM];
 	unsigned nfree;
 	bool unverified; /* ring_take() does not look at the data */
+	bool few_pages;	 /* use few of them, over and over */
 	uint32_t *pages; /* all data pages in an order without order */
 	uint32_t npages, next_page;
 	struct ring_request request[RING_NUM];
