@@ -50,12 +50,10 @@ fstatfs(int fd, struct statfs *fs)
 int
 nanosleep(const struct timespec *t, struct timespec *rest)
 {
-	struct timespec slow = {.tv_nsec = host->sleep * 1000L};
+	const struct timespec told = {.tv_nsec = host->sleep * 1000L};
 
-	return clock_nanosleep(
-		   CLOCK_MONOTONIC, 0, host->sleep > 0 ? &slow : t, rest) == 0
-		   ? 0
-		   : -1;
+	(void)t;
+	return clock_nanosleep(CLOCK_MONOTONIC, 0, &told, rest) == 0 ? 0 : -1;
 }
 
 static void
