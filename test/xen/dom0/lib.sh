@@ -129,6 +129,12 @@ vdisk_signal() {
 	kill "-$3" "$(cat "/run/$1-$2.pid")"
 }
 
+# vdisk_wait NAME N: wait until a vdisk has ended, for as long as it takes.  Its
+# successor is started after that, lest the one's status be taken for the other's.
+vdisk_wait() {
+	until [ -s "/run/$1-$2.status" ]; do :; done
+}
+
 # vdisk_ended NAME N STATUS SECONDS: whether it exits with this status in time
 vdisk_ended() {
 	within "$4" test -s "/run/$1-$2.status" ||

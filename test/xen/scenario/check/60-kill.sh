@@ -5,7 +5,7 @@
 
 # another NAME N PATH: start the disk's vdisk again as soon as the last is gone
 another() {
-	until [ -s "/run/$1-$2.status" ]; do :; done
+	vdisk_wait "$1" "$2"
 	vdisk_start "$1" "$2" "$3" && continues "$1" "$2"
 }
 

@@ -24,6 +24,7 @@ check 'it uses the disk' do_in nobody 'verify -t 4 -s 3 /dev/vda'
 check 'xl gives it back' xl mem-set nobody 192
 check 'it uses the disk' do_in nobody 'verify -t 4 -s 3 /dev/vda'
 vdisk_signal nobody 0 KILL
+vdisk_wait nobody 0
 check 'killed, vdisk goes on as nobody' vdisk_start nobody 0 /tmp/disk -u nobody
 check 'the guest uses the disk' do_in nobody 'verify -t 4 -s 3 /dev/vda'
 check 'the guest had nothing to complain about' without_trouble nobody

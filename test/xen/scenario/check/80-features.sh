@@ -109,7 +109,7 @@ before=$(flushes)
 check 'it writes' do_in more 'dd if=/dev/urandom of=/dev/vda bs=64k count=64 conv=fsync'
 check 'and has nothing to flush' says "$before" flushes
 vdisk_signal more 0 KILL
-until [ -s /run/more-0.status ]; do :; done
+vdisk_wait more 0
 check 'vdisk is killed, and another continues' \
     vdisk_start more 0 /tmp/disks/sparse || return
 check 'there is no cache either' \
@@ -130,7 +130,7 @@ figures
 do_in more 'verify -t 4 -s 10 /dev/vdc > /tmp/verify 2>&1 &'
 sleep 2
 vdisk_signal more 2 KILL
-until [ -s /run/more-2.status ]; do :; done
+vdisk_wait more 2
 check 'under load, vdisk is killed, and another continues' \
     vdisk_start more 2 /dev/loop3 --direct || return
 patience=300 check 'the load never noticed' \
