@@ -58,7 +58,14 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
  */
 #define POLL	 50
 #define POLL_MAX 10000
-#define WAKE_UPS 4
+#define WAKE_UPS 16
+
+/*
+ * How often in a row we look in vain before we do without, and how often until
+ * we try again.
+ */
+#define VAIN  4
+#define RETRY 256
 
 /* Milliseconds for which work may keep us from signals. */
 #define DEAF 10
@@ -94,9 +101,9 @@ struct vdisk {
 	int signals; /* signalfd; -1: we are to end */
 	bool event;  /* there is one to be taken off ioreq_fd() */
 	enum device_next next;
-	uint64_t map_limit;   /* bytes of guest memory */
-	uint64_t poll;	      /* to look for what is next, at most */
-	uint64_t patience[3]; /* ... as it pays at present, by what it is */
+	uint64_t map_limit; /* bytes of guest memory */
+	uint64_t poll;	    /* to look for what is next, at most */
+	unsigned missed[3]; /* ... so often in a row, by what it is */
 	uint64_t now;
 	uint64_t worked;   /* when there was work */
 	uint64_t listened; /* when the kernel was asked for news */
@@ -447,34 +454,37 @@ static uint64_t
 worthwhile(void)
 {
 	static const struct timespec moment = {.tv_nsec = 1};
-	uint64_t shortest = POLL_MAX * MICROSECOND / WAKE_UPS, begin, time;
+	uint64_t begin;
 
 	prctl(PR_SET_TIMERSLACK, 1); /* or Linux adds 50 us */
-	for (int i = 0; i < 8; i++) {
-		begin = now();
+	begin = now();
+	for (int i = 0; i < WAKE_UPS; i++)
 		nanosleep(&moment, NULL);
-		time = now() - begin;
-		shortest = MIN(shortest, time);
-	}
-	return MAX(POLL * MICROSECOND, WAKE_UPS * shortest);
+	return MIN(
+	    MAX(now() - begin, POLL * MICROSECOND), POLL_MAX * MICROSECOND);
 }
 
 /*
  * Whether to look for more work instead of sleeping, there having been some
  * ('worked') or not.  To be woken costs us, and a vCPU that waits, more than to
- * look for a while; but not for what takes longer to come.  So whenever it does
- * it is looked for half as long the next time, until it comes soon again.
+ * look for a while; but not for what mostly takes longer to come.  Once we
+ * sleep, it seems to take longer than it does, by as much as that costs: so we
+ * cannot tell that it would pay again, and try now and then.
  */
 static bool
 look_on(struct vdisk *v, bool worked)
 {
-	uint64_t *patience = &v->patience[v->next], gap;
+	unsigned *missed = &v->missed[v->next];
+	uint64_t gap;
 
+	/* A disk at work may need our processor. */
+	if (!worked && (*missed >= VAIN || v->next == DEVICE_DISK))
+		return false;
 	v->now = now();
 	gap = v->now - v->worked;
-	if (!worked) /* a disk at work may need our processor */
-		return gap < *patience && v->next != DEVICE_DISK;
-	*patience = gap < v->poll ? v->poll : *patience / 2;
+	if (!worked)
+		return gap < v->poll;
+	*missed = gap < v->poll ? 0 : (*missed + 1) % RETRY;
 	v->worked = v->now;
 	v->next = device_next(v->dev);
 	return true;

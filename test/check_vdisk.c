@@ -933,6 +933,21 @@ START_TEST(after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps)
 }
 END_TEST
 
+START_TEST(what_mostly_comes_too_late_is_looked_for_only_now_and_then)
+{
+	unsigned looked = 0;
+
+	serve_with("--poll=4000");
+	for (unsigned n = 0; n < 4 + 252 + 4; n++) {
+		driver_read(&drv, VIRTIO_MMIO_STATUS);
+		looked += child_busy(6) > 1000000;
+	}
+	/* On a busy machine it may not get to look for so long each time. */
+	ck_assert_uint_gt(looked, 4);
+	ck_assert_uint_le(looked, 8);
+}
+END_TEST
+
 /*
  * As long as its event channel is masked the kernel is not interrupted for it.
  */
@@ -1235,6 +1250,8 @@ main(void)
 	tcase_add_loop_test(tc,
 	    after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps,
 	    0, 2);
+	tcase_add_test(
+	    tc, what_mostly_comes_too_late_is_looked_for_only_now_and_then);
 	tcase_add_test(tc, while_it_looks_itself_no_event_is_asked_for);
 	tcase_add_test(tc, a_signal_before_the_guest_ran_ends_it);
 	tcase_add_test(tc, a_killed_one_leaves_its_server_and_no_channels);
