@@ -58,7 +58,7 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
  */
 #define POLL	 50
 #define POLL_MAX 10000
-#define WAKE_UPS 16
+#define WAKE_UPS 4
 
 /*
  * How often in a row we look in vain before we do without, and how often until
@@ -454,14 +454,16 @@ static uint64_t
 worthwhile(void)
 {
 	static const struct timespec moment = {.tv_nsec = 1};
-	uint64_t begin;
+	uint64_t shortest = POLL_MAX * MICROSECOND / WAKE_UPS, begin, time;
 
 	prctl(PR_SET_TIMERSLACK, 1); /* or Linux adds 50 us */
-	begin = now();
-	for (int i = 0; i < WAKE_UPS; i++)
+	for (int i = 0; i < 8; i++) {
+		begin = now();
 		nanosleep(&moment, NULL);
-	return MIN(
-	    MAX(now() - begin, POLL * MICROSECOND), POLL_MAX * MICROSECOND);
+		time = now() - begin;
+		shortest = MIN(shortest, time);
+	}
+	return MAX(POLL * MICROSECOND, WAKE_UPS * shortest);
 }
 
 /*
