@@ -458,26 +458,14 @@ ioreq_done(struct ioreq_server *io, const struct access *a)
 		    "cannot notify vCPU %u", a->vcpu);
 }
 
-static void
-interrupt(struct ioreq_server *io, unsigned level)
+void
+ioreq_interrupt(struct ioreq_server *io, unsigned level)
 {
 	if (set_irq(io, level) == 0 || errno == io->irq_errno)
 		return;
 	io->irq_errno = errno;
 	xtl_log(io->log, XTL_ERROR, errno, "vdisk", "cannot set IRQ %u",
 	    io->config.irq);
-}
-
-void
-ioreq_raise(struct ioreq_server *io)
-{
-	interrupt(io, 1);
-}
-
-void
-ioreq_lower(struct ioreq_server *io)
-{
-	interrupt(io, 0);
 }
 
 bool

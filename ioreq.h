@@ -42,7 +42,7 @@ const char *ioreq_irq_invalid(unsigned long irq);
 /* Which IOREQ server to open, and what it has to keep. */
 struct ioreq_config {
 	uint16_t domid;
-	unsigned irq;  /* the interrupt that ioreq_raise() raises */
+	unsigned irq;  /* the interrupt that ioreq_interrupt() sets */
 	uint64_t base; /* guest-physical start of the register window */
 	uint64_t size; /* ... and its size in bytes */
 	/* Bytes that outlive this process, and which layout they have. */
@@ -104,12 +104,11 @@ bool ioreq_pending(const struct ioreq_server *io);
 void ioreq_done(struct ioreq_server *io, const struct access *a);
 
 /*
- * Raise the guest's interrupt; ioreq_lower() takes a level back.  Arm: the SPI
- * is made pending, its level is not modelled and lowering does nothing.  x86:
- * the ISA line stays up until it is lowered.
+ * Set the level of the guest's interrupt.  Arm: 1 makes the SPI pending, its
+ * level is not modelled and 0 does nothing.  x86: the ISA line stays at 1 until
+ * it is set to 0.
  */
-void ioreq_raise(struct ioreq_server *io);
-void ioreq_lower(struct ioreq_server *io);
+void ioreq_interrupt(struct ioreq_server *io, unsigned level);
 
 /*
  * Whether the guest still exists.  Xen tells nobody when a domain dies, so this

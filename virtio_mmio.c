@@ -97,7 +97,7 @@ interrupt(struct virtio_mmio *dev, uint32_t cause)
 {
 	dev->s->interrupt_status |= cause;
 	dev->stats.interrupts++;
-	ioreq_raise(dev->io);
+	ioreq_interrupt(dev->io, 1);
 }
 
 void
@@ -145,7 +145,7 @@ reset(struct virtio_mmio *dev)
 	s->interrupt_status = 0;
 	s->write_through = 0;
 	s->status = 0;
-	ioreq_lower(dev->io);
+	ioreq_interrupt(dev->io, 0);
 }
 
 /*
@@ -358,7 +358,7 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		s->interrupt_status &= ~data;
 		if (s->interrupt_status == 0)
-			ioreq_lower(dev->io);
+			ioreq_interrupt(dev->io, 0);
 		break;
 	case VIRTIO_MMIO_STATUS:
 		return write_status(dev, data);

@@ -30,7 +30,7 @@ check_guest_LDFLAGS := -Wl,--wrap=mmap
 
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
-check_trace_LDFLAGS := $(check_device_LDFLAGS),--wrap=ioreq_raise,--wrap=blk_features
+check_trace_LDFLAGS := $(check_device_LDFLAGS),--wrap=ioreq_interrupt,--wrap=blk_features
 
 # What engine.c submits can be watched, held back, shortened or made to fail.
 check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=fstatfs

@@ -602,7 +602,7 @@ END_TEST
 
 START_TEST(an_interrupt_is_raised)
 {
-	ioreq_raise(io);
+	ioreq_interrupt(io, 1);
 	ck_assert_uint_eq(fake_xen_irq_raised(), 1);
 	ck_assert_uint_eq(fake_xen_irq_number(), IRQ);
 	ck_assert(fake_xen_irq_up());
@@ -612,11 +612,11 @@ END_TEST
 
 START_TEST(a_lowered_interrupt_can_be_raised_again)
 {
-	ioreq_raise(io);
+	ioreq_interrupt(io, 1);
 	fake_xen_irq_take();
-	ioreq_lower(io);
+	ioreq_interrupt(io, 0);
 	ck_assert(!fake_xen_irq_up());
-	ioreq_raise(io);
+	ioreq_interrupt(io, 1);
 	ck_assert_uint_eq(fake_xen_irq_raised(), 2);
 	ck_assert(fake_xen_irq_up());
 }
@@ -628,11 +628,11 @@ START_TEST(an_interrupt_that_fails_is_logged_once)
 
 	for (i = 0; i < 10; i++) {
 		fake_xen_fail(XC_INTERRUPT, 1, EINVAL);
-		ioreq_raise(io);
+		ioreq_interrupt(io, 1);
 	}
 	ck_assert_uint_eq(logger.lines, 1);
-	ioreq_lower(io);
-	ioreq_raise(io);
+	ioreq_interrupt(io, 0);
+	ioreq_interrupt(io, 1);
 	ck_assert(fake_xen_irq_up());
 }
 END_TEST

@@ -104,8 +104,8 @@ uint64_t __real_blk_features(const struct blk *blk);
 uint64_t __wrap_blk_features(const struct blk *blk);
 unsigned __real_blk_inflight(const struct blk *blk);
 unsigned __wrap_blk_inflight(const struct blk *blk);
-void __real_ioreq_raise(struct ioreq_server *io);
-void __wrap_ioreq_raise(struct ioreq_server *io);
+void __real_ioreq_interrupt(struct ioreq_server *io, unsigned level);
+void __wrap_ioreq_interrupt(struct ioreq_server *io, unsigned level);
 
 static struct blk_req **
 find_held(uint16_t head)
@@ -147,10 +147,10 @@ __wrap_blk_inflight(const struct blk *blk)
 }
 
 void
-__wrap_ioreq_raise(struct ioreq_server *io)
+__wrap_ioreq_interrupt(struct ioreq_server *io, unsigned level)
 {
-	raised++;
-	__real_ioreq_raise(io);
+	raised += level;
+	__real_ioreq_interrupt(io, level);
 }
 
 /*

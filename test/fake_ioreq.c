@@ -8,15 +8,12 @@
 #include "ioreq.h"
 
 void
-ioreq_raise(struct ioreq_server *io)
+ioreq_interrupt(struct ioreq_server *io, unsigned level)
 {
-	io->raised++;
-}
-
-void
-ioreq_lower(struct ioreq_server *io)
-{
-	io->lowered++;
+	if (level == 0)
+		io->lowered++;
+	else
+		io->raised++;
 }
 
 void *
