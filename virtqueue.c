@@ -33,7 +33,7 @@
 #include "guest.h"
 #include "virtqueue.h"
 
-#define HAS(features, bit) (((features) >> (bit)) & 1)
+#define HAS(vq, bit) (((vq)->features >> (bit)) & 1)
 
 /*
  * Guest memory is little endian (1.4), and changes under us: load once, at any
@@ -125,13 +125,6 @@ virtqueue_place(struct virtqueue *vq, uint64_t start, uint32_t align)
 	s->device = (s->device + align - 1) & -(uint64_t)align;
 }
 
-static void
-negotiated(struct virtqueue *vq, uint64_t features)
-{
-	vq->event_idx = HAS(features, VIRTIO_RING_F_EVENT_IDX);
-	vq->indirect = HAS(features, VIRTIO_RING_F_INDIRECT_DESC);
-}
-
 static bool
 is_queue_size(uint32_t num)
 {
@@ -158,7 +151,7 @@ virtqueue_enable(struct virtqueue *vq, uint64_t features)
 	s->next_avail = s->next_used = s->published = s->signalled = 0;
 	s->popping = 0;
 	memset(s->inflight, 0, sizeof(s->inflight));
-	negotiated(vq, features);
+	vq->features = features;
 	settle();
 	s->ready = 1;
 	return 0;
@@ -201,7 +194,7 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 	struct vring_used *u;
 	unsigned head, i;
 
-	negotiated(vq, features);
+	vq->features = features;
 	if (!is_queue_size(s->num) || taken > s->num || hidden > s->num ||
 	    s->popping >= s->num)
 		return fault(vq, "positions out of range");
@@ -298,7 +291,7 @@ walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 		d.flags = LOAD16(p + offsetof(struct vring_desc, flags));
 		d.next = LOAD16(p + offsetof(struct vring_desc, next));
 		if (d.flags & VRING_DESC_F_INDIRECT) {
-			if (!vq->indirect)
+			if (!HAS(vq, VIRTIO_RING_F_INDIRECT_DESC))
 				return fault(vq, "indirect not negotiated");
 			if (indirect || (d.flags & VRING_DESC_F_NEXT))
 				return fault(vq, "indirect table nested");
@@ -378,7 +371,7 @@ virtqueue_notify(struct virtqueue *vq, bool wanted)
 
 	if (avail == NULL || u == NULL)
 		return fault(vq, "ring not in guest memory");
-	if (!vq->event_idx)
+	if (!HAS(vq, VIRTIO_RING_F_EVENT_IDX))
 		STORE16(&u->flags, wanted ? 0 : VRING_USED_F_NO_NOTIFY);
 	else /* a position before any that can be new is never passed */
 		STORE16((uint16_t *)&u->ring[s->num],
@@ -430,7 +423,7 @@ virtqueue_publish(struct virtqueue *vq)
 	show(s, u);
 	/* As in virtqueue_notify(), with the roles exchanged. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (vq->event_idx)
+	if (HAS(vq, VIRTIO_RING_F_EVENT_IDX))
 		return vring_need_event(
 		    LOAD16(&avail->ring[s->num]), s->published, s->signalled);
 	return !(LOAD16(&avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);

@@ -44,8 +44,7 @@ struct virtqueue_state {
 struct virtqueue {
 	struct guest *guest;
 	struct virtqueue_state *s;
-	bool event_idx;	   /* VIRTIO_F_RING_EVENT_IDX was negotiated */
-	bool indirect;	   /* VIRTIO_F_RING_INDIRECT_DESC was negotiated */
+	uint64_t features; /* that were negotiated */
 	const char *fault; /* why the last call returned -1: a phrase */
 };
 

@@ -96,8 +96,7 @@ any_state(void)
 	struct virtqueue_state s;
 
 	state = s; /* not initialised: anything */
-	vq = (struct virtqueue){
-	    .s = &state, .event_idx = nondet_any(), .indirect = nondet_any()};
+	vq = (struct virtqueue){.s = &state, .features = nondet_any64()};
 	chain = (struct virtqueue_chain){.iov = iov};
 }
 
