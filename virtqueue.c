@@ -27,7 +27,6 @@
 #include <endian.h>
 #include <string.h>
 
-#include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 
 #include "guest.h"
