@@ -237,16 +237,14 @@ write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 	return true;
 }
 
+/*
+ * Set half 0 or 1 of *v, the low or the high 32 bits.
+ */
 static void
-set_low(uint64_t *v, uint32_t low)
+set_half(uint64_t *v, unsigned half, uint32_t data)
 {
-	*v = (*v & ~UINT64_C(0xffffffff)) | low;
-}
-
-static void
-set_high(uint64_t *v, uint32_t high)
-{
-	*v = (*v & UINT64_C(0xffffffff)) | (uint64_t)high << 32;
+	*v &= ~(UINT64_C(0xffffffff) << 32 * half);
+	*v |= (uint64_t)data << 32 * half;
 }
 
 /*
@@ -265,22 +263,22 @@ write_queue(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		q->num = data;
 		break;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
-		set_low(&q->desc, data);
+		set_half(&q->desc, 0, data);
 		break;
 	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
-		set_high(&q->desc, data);
+		set_half(&q->desc, 1, data);
 		break;
 	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
-		set_low(&q->driver, data);
+		set_half(&q->driver, 0, data);
 		break;
 	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
-		set_high(&q->driver, data);
+		set_half(&q->driver, 1, data);
 		break;
 	case VIRTIO_MMIO_QUEUE_USED_LOW:
-		set_low(&q->device, data);
+		set_half(&q->device, 0, data);
 		break;
 	case VIRTIO_MMIO_QUEUE_USED_HIGH:
-		set_high(&q->device, data);
+		set_half(&q->device, 1, data);
 		break;
 	}
 }
@@ -294,10 +292,8 @@ write_driver_features(struct virtio_mmio *dev, uint32_t data)
 		return;
 	if (dev->legacy) /* it could not be told that this is refused */
 		data &= s->driver_features_sel == 0 ? s->device_features : 0;
-	if (s->driver_features_sel == 0)
-		set_low(&s->driver_features, data);
-	else if (s->driver_features_sel == 1)
-		set_high(&s->driver_features, data);
+	if (s->driver_features_sel <= 1)
+		set_half(&s->driver_features, s->driver_features_sel, data);
 	else /* there are none to choose from */
 		s->driver_features_beyond |= data;
 }
