@@ -101,15 +101,10 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 		blk->nfree++;
 	}
 	if (!disk_open(&blk->disk, log, path, how))
-		goto fail;
+		return NULL;
 	configure(blk);
 	blk->engine = engine_open(log, &blk->disk, blk->read_only, BLK_REQS);
-	if (blk->engine == NULL)
-		goto fail;
-	return blk;
-fail:
-	free(blk);
-	return NULL;
+	return blk->engine != NULL ? blk : NULL;
 }
 
 const struct virtio_blk_config *

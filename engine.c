@@ -132,7 +132,6 @@ engine_open(struct xentoollog_logger *log, const struct disk *disk,
 		e = open_ring(engine, disk, read_only, max);
 	if (e < 0) {
 		xtl_log(log, XTL_ERROR, -e, "vdisk", "cannot set up io_uring");
-		free(engine);
 		return NULL;
 	}
 	engine->log = log;
