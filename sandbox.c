@@ -84,13 +84,8 @@ drop_rights(xentoollog_logger *log, const struct passwd *user)
  * has none of these bits.
  */
 #define IS(n, value)                                                           \
-	((struct scmp_arg_cmp){.arg = (n),                                     \
-	    .op = SCMP_CMP_MASKED_EQ,                                          \
-	    .datum_a = UINT32_MAX,                                             \
-	    .datum_b = (uint32_t)(value)})
-#define HAS_NOT(n, bits)                                                       \
-	((struct scmp_arg_cmp){                                                \
-	    .arg = (n), .op = SCMP_CMP_MASKED_EQ, .datum_a = (bits)})
+	SCMP_CMP(n, SCMP_CMP_MASKED_EQ, UINT32_MAX, (uint32_t)(value))
+#define HAS_NOT(n, bits) SCMP_CMP(n, SCMP_CMP_MASKED_EQ, bits, 0)
 
 /* Allow a system call if all conditions hold. */
 #define ALLOW(call, ...)                                                       \
