@@ -69,6 +69,8 @@ give_up(struct guest *guest)
 
 /*
  * Map the chunk that begins at page 'first', in place of what was mapped there.
+ * A request in flight on other pages of the chunk may find them missing for a
+ * moment, and is then done again: engine.c takes EFAULT for what it is.
  *
  * It must be all of the chunk: where dom0 is auto-translated, Linux's privcmd
  * keeps the pages of a mapping in one array and does not notice when a mapping
@@ -98,19 +100,6 @@ map(struct guest *guest, uint64_t first)
 		if (err[i] == 0)
 			guest->present[(first + i) / 64] |=
 			    UINT64_C(1) << ((first + i) % 64);
-}
-
-/*
- * Make 'page' present if the guest has it.  A request in flight on other pages
- * of the chunk may find them missing for a moment, and is then done again:
- * engine.c takes EFAULT for what it is.
- */
-static bool
-make_present(struct guest *guest, uint64_t page)
-{
-	if (!is_present(guest, page))
-		map(guest, page / CHUNK * CHUNK);
-	return is_present(guest, page);
 }
 
 struct guest *
@@ -160,9 +149,12 @@ guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
 
 	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size)
 		return NULL;
-	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++)
-		if (!make_present(guest, page))
+	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++) {
+		if (!is_present(guest, page))
+			map(guest, page / CHUNK * CHUNK);
+		if (!is_present(guest, page)) /* the guest does not have it */
 			return NULL;
+	}
 	return guest->window + gpa;
 }
 
