@@ -147,11 +147,11 @@ refused(struct ioreq_server *io, const char *what)
 }
 
 /*
- * Map the page of server 'id'.  The mapping lasts as long as the process,
+ * Map the page of the server.  The mapping lasts as long as the process,
  * unless the handle that is returned is used to end it.
  */
 static xenforeignmemory_resource_handle *
-map_page(struct ioreq_server *io, ioservid_t id, int prot)
+map_page(struct ioreq_server *io, int prot)
 {
 	size_t room =
 	    (io->config.state_size + sizeof(ioreq_t) - 1) / sizeof(ioreq_t);
@@ -159,7 +159,7 @@ map_page(struct ioreq_server *io, ioservid_t id, int prot)
 	void *page = NULL;
 
 	r = xenforeignmemory_map_resource(io->fmem, io->domid,
-	    XENMEM_resource_ioreq_server, id,
+	    XENMEM_resource_ioreq_server, io->id,
 	    XENMEM_resource_ioreq_server_frame_ioreq(0), 1, &page, prot, 0);
 	if (r == NULL)
 		return NULL;
@@ -191,7 +191,7 @@ adopt(struct ioreq_server *io)
 		if (info < 0 || buffered != 0)
 			continue;
 		/* It may be anybody's: look, but do not touch. */
-		r = map_page(io, io->id, PROT_READ);
+		r = map_page(io, PROT_READ);
 		if (r == NULL)
 			continue;
 		mark = *io->mark;
@@ -206,7 +206,7 @@ adopt(struct ioreq_server *io)
 			    io->domid, (unsigned long long)mark.base);
 			return -1;
 		}
-		if (map_page(io, io->id, PROT_READ | PROT_WRITE) == NULL)
+		if (map_page(io, PROT_READ | PROT_WRITE) == NULL)
 			return refused(io, "map the IOREQ page");
 		io->adopted = true;
 		return 1;
@@ -234,7 +234,7 @@ create(struct ioreq_server *io)
 		    io->domid);
 		return -1;
 	}
-	if (map_page(io, io->id, PROT_READ | PROT_WRITE) == NULL)
+	if (map_page(io, PROT_READ | PROT_WRITE) == NULL)
 		return refused(io, "map the IOREQ page");
 	*io->mark = (struct mark){.base = io->config.base,
 	    .version = io->config.state_version,
