@@ -73,11 +73,11 @@ void blk_resize(struct blk *blk);
 
 /* What has been done since blk_open(). */
 struct blk_stats {
-	uint64_t requests; /* finished, in whatever way */
-	uint64_t errors;   /* ... and not with VIRTIO_BLK_S_OK */
-	uint64_t flushes;  /* asked for */
-	uint64_t read;	   /* bytes */
-	uint64_t written;  /* bytes */
+	unsigned long long requests; /* finished, in whatever way */
+	unsigned long long errors;   /* ... and not with VIRTIO_BLK_S_OK */
+	unsigned long long flushes;  /* asked for */
+	unsigned long long read;     /* bytes */
+	unsigned long long written;  /* bytes */
 };
 const struct blk_stats *blk_stats(const struct blk *blk);
 

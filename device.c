@@ -188,10 +188,8 @@ device_report(const struct device *dev)
 	    "requests %llu, failed %llu, flushes %llu, bytes read %llu, "
 	    "written %llu, doorbells %llu, interrupts %llu, "
 	    "guest memory mapped %llu",
-	    (unsigned long long)b->requests, (unsigned long long)b->errors,
-	    (unsigned long long)b->flushes, (unsigned long long)b->read,
-	    (unsigned long long)b->written, (unsigned long long)m->doorbells,
-	    (unsigned long long)m->interrupts,
+	    b->requests, b->errors, b->flushes, b->read, b->written,
+	    m->doorbells, m->interrupts,
 	    (unsigned long long)guest_mapped(dev->vq.guest));
 }
 

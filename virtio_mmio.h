@@ -75,8 +75,8 @@ void virtio_mmio_resize(struct virtio_mmio *dev);
 
 /* What has been done since virtio_mmio_open(). */
 struct virtio_mmio_stats {
-	uint64_t doorbells; /* QueueNotify written */
-	uint64_t interrupts;
+	unsigned long long doorbells; /* QueueNotify written */
+	unsigned long long interrupts;
 };
 const struct virtio_mmio_stats *virtio_mmio_stats(
     const struct virtio_mmio *dev);
