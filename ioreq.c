@@ -171,8 +171,8 @@ map_page(struct ioreq_server *io, int prot)
 }
 
 /*
- * Look for the server of a predecessor.  1: its page is mapped.  0: there is
- * none.  -1: there is one that cannot be continued.
+ * Look for the server of a predecessor.  If there is one its page is mapped, and
+ * 'adopted' set.  -1: it cannot be continued.
  */
 static int
 adopt(struct ioreq_server *io)
@@ -209,7 +209,7 @@ adopt(struct ioreq_server *io)
 		if (map_page(io, PROT_READ | PROT_WRITE) == NULL)
 			return refused(io, "map the IOREQ page");
 		io->adopted = true;
-		return 1;
+		return 0;
 	}
 	return 0;
 }
@@ -318,7 +318,6 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 {
 	struct ioreq_server *io = calloc(1, sizeof(*io));
 	unsigned i;
-	int found;
 
 	if (io == NULL) {
 		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
@@ -342,8 +341,8 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 		refused(io, "give up what Xen allows for other domains");
 		return NULL;
 	}
-	found = adopt(io);
-	if (found < 0 || (found == 0 && create(io) < 0) || enable(io) < 0) {
+	if (adopt(io) < 0 || (!io->adopted && create(io) < 0) ||
+	    enable(io) < 0) {
 		if (io->created)
 			destroy(io);
 		return NULL;
