@@ -96,10 +96,8 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 	blk->writeback = true;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
 	STAILQ_INIT(&blk->done);
-	while (blk->nfree < BLK_REQS) {
-		blk->free[blk->nfree] = &blk->req[blk->nfree];
-		blk->nfree++;
-	}
+	while (blk->nfree < BLK_REQS)
+		blk_put(blk, &blk->req[blk->nfree]);
 	if (!disk_open(&blk->disk, log, path, how))
 		return NULL;
 	configure(blk);
