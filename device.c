@@ -31,7 +31,7 @@ struct device {
 	xentoollog_logger *log;
 	struct ioreq_server *io;
 	struct blk *blk;
-	struct virtio_mmio *mmio;
+	struct virtio_mmio mmio;
 	struct virtqueue vq;
 	bool awaiting;	 /* the driver was asked to notify us */
 	unsigned untold; /* requests finished, and the driver not told yet */
@@ -40,7 +40,7 @@ struct device {
 bool
 device_access(struct device *dev, struct access *a)
 {
-	return virtio_mmio_access(dev->mmio, a);
+	return virtio_mmio_access(&dev->mmio, a);
 }
 
 /*
@@ -87,7 +87,7 @@ start(struct device *dev)
 		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->io))
 			break;
 	if (got < 0)
-		virtio_mmio_fault(dev->mmio);
+		virtio_mmio_fault(&dev->mmio);
 	return n;
 }
 
@@ -103,9 +103,9 @@ finish(struct device *dev)
 	int wanted;
 
 	while ((req = blk_reap(dev->blk)) != NULL) {
-		if (virtio_mmio_running(dev->mmio) &&
+		if (virtio_mmio_running(&dev->mmio) &&
 		    virtqueue_push(&dev->vq, req->head, req->written) < 0)
-			virtio_mmio_fault(dev->mmio);
+			virtio_mmio_fault(&dev->mmio);
 		blk_put(dev->blk, req);
 		n++;
 	}
@@ -114,13 +114,13 @@ finish(struct device *dev)
 	    dev->untold < MIN(BATCH, blk_inflight(dev->blk)))
 		return n;
 	dev->untold = 0;
-	if (!virtio_mmio_running(dev->mmio))
+	if (!virtio_mmio_running(&dev->mmio))
 		return n;
 	wanted = virtqueue_publish(&dev->vq);
 	if (wanted < 0)
-		virtio_mmio_fault(dev->mmio);
+		virtio_mmio_fault(&dev->mmio);
 	else if (wanted > 0)
-		virtio_mmio_interrupt(dev->mmio);
+		virtio_mmio_interrupt(&dev->mmio);
 	virtqueue_signalled(&dev->vq);
 	return n;
 }
@@ -130,10 +130,10 @@ device_run(struct device *dev, bool hold)
 {
 	unsigned started = 0;
 
-	if (!hold && virtio_mmio_running(dev->mmio)) {
+	if (!hold && virtio_mmio_running(&dev->mmio)) {
 		/* From now on we look ourselves, until device_await(). */
 		if (dev->awaiting && virtqueue_notify(&dev->vq, false) < 0)
-			virtio_mmio_fault(dev->mmio);
+			virtio_mmio_fault(&dev->mmio);
 		dev->awaiting = false;
 		started = start(dev);
 	}
@@ -146,12 +146,12 @@ device_await(struct device *dev)
 {
 	int more;
 
-	if (!virtio_mmio_running(dev->mmio))
+	if (!virtio_mmio_running(&dev->mmio))
 		return false;
 	dev->awaiting = true;
 	more = virtqueue_notify(&dev->vq, true);
 	if (more < 0)
-		virtio_mmio_fault(dev->mmio);
+		virtio_mmio_fault(&dev->mmio);
 	/* With all requests in use there is none to start it with. */
 	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
 }
@@ -161,8 +161,8 @@ device_next(const struct device *dev)
 {
 	if (!device_idle(dev))
 		return DEVICE_DISK;
-	return virtio_mmio_acknowledged(dev->mmio) ? DEVICE_REQUEST
-						   : DEVICE_ACKNOWLEDGEMENT;
+	return virtio_mmio_acknowledged(&dev->mmio) ? DEVICE_REQUEST
+						    : DEVICE_ACKNOWLEDGEMENT;
 }
 
 bool
@@ -175,21 +175,20 @@ void
 device_resize(struct device *dev)
 {
 	blk_resize(dev->blk);
-	virtio_mmio_resize(dev->mmio);
+	virtio_mmio_resize(&dev->mmio);
 }
 
 void
 device_report(const struct device *dev)
 {
 	const struct blk_stats *b = blk_stats(dev->blk);
-	const struct virtio_mmio_stats *m = virtio_mmio_stats(dev->mmio);
 
 	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
 	    "requests %llu, failed %llu, flushes %llu, bytes read %llu, "
 	    "written %llu, doorbells %llu, interrupts %llu, "
 	    "guest memory mapped %llu",
 	    b->requests, b->errors, b->flushes, b->read, b->written,
-	    m->doorbells, m->interrupts,
+	    dev->mmio.doorbells, dev->mmio.interrupts,
 	    (unsigned long long)guest_mapped(dev->vq.guest));
 }
 
@@ -226,10 +225,11 @@ device_open(struct xentoollog_logger *log, struct ioreq_server *io,
 	dev->io = io;
 	dev->blk = blk;
 	dev->vq.guest = guest;
-	dev->mmio = virtio_mmio_open(log, io, &dev->vq, blk, legacy);
-	if (dev->mmio == NULL)
+	dev->mmio = (struct virtio_mmio){
+	    .log = log, .io = io, .blk = blk, .vq = &dev->vq, .legacy = legacy};
+	if (!virtio_mmio_open(&dev->mmio))
 		return NULL;
-	if (virtio_mmio_running(dev->mmio) && redo(dev) < 0)
-		virtio_mmio_fault(dev->mmio);
+	if (virtio_mmio_running(&dev->mmio) && redo(dev) < 0)
+		virtio_mmio_fault(&dev->mmio);
 	return dev;
 }

@@ -10,9 +10,7 @@
  * not by FEATURES_OK, and no need of DRIVER_OK.
  */
 #include <endian.h>
-#include <errno.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -66,17 +64,6 @@ struct device_state {
 _Static_assert(sizeof(struct device_state) == VIRTIO_MMIO_STATE_SIZE,
     "a new layout of the state needs a new version");
 
-struct virtio_mmio {
-	xentoollog_logger *log;
-	struct ioreq_server *io;
-	struct blk *blk;
-	struct device_state *s;
-	struct virtqueue *vq;
-	bool legacy;	     /* of version 1 */
-	time_t fault_logged; /* second of the last message about a fault */
-	struct virtio_mmio_stats stats;
-};
-
 /*
  * What we could offer; what we do offer was fixed by the last reset.
  */
@@ -96,7 +83,7 @@ static void
 interrupt(struct virtio_mmio *dev, uint32_t cause)
 {
 	dev->s->interrupt_status |= cause;
-	dev->stats.interrupts++;
+	dev->interrupts++;
 	ioreq_interrupt(dev->io, 1);
 }
 
@@ -349,7 +336,7 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		       write_queue_ready(dev, data & 1);
 	case VIRTIO_MMIO_QUEUE_NOTIFY:
 		/* That we were woken is all: the queue is looked at anyway. */
-		dev->stats.doorbells++;
+		dev->doorbells++;
 		break;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		s->interrupt_status &= ~data;
@@ -548,29 +535,18 @@ adopt(struct virtio_mmio *dev)
 	return true;
 }
 
-struct virtio_mmio *
-virtio_mmio_open(struct xentoollog_logger *log, struct ioreq_server *io,
-    struct virtqueue *vq, struct blk *blk, bool legacy)
+bool
+virtio_mmio_open(struct virtio_mmio *dev)
 {
-	struct virtio_mmio *dev = calloc(1, sizeof(*dev));
 	bool adopted;
 
-	if (dev == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
-		return NULL;
-	}
-	dev->log = log;
-	dev->io = io;
-	dev->blk = blk;
-	dev->legacy = legacy;
-	dev->s = ioreq_state(io, &adopted);
-	dev->vq = vq;
-	vq->s = &dev->s->queue;
+	dev->s = ioreq_state(dev->io, &adopted);
+	dev->vq->s = &dev->s->queue;
 	/* In a device that is just reset there is nothing to lose. */
 	if (adopted && (dev->s->status != 0 || dev->s->queue.ready))
-		return adopt(dev) ? dev : NULL;
+		return adopt(dev);
 	reset(dev);
-	return dev;
+	return true;
 }
 
 bool
@@ -590,10 +566,4 @@ bool
 virtio_mmio_acknowledged(const struct virtio_mmio *dev)
 {
 	return dev->s->interrupt_status == 0;
-}
-
-const struct virtio_mmio_stats *
-virtio_mmio_stats(const struct virtio_mmio *dev)
-{
-	return &dev->stats;
 }

@@ -9,12 +9,13 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 struct xentoollog_logger;
 struct access;
 struct blk;
+struct device_state;
 struct ioreq_server;
-struct virtio_mmio;
 struct virtqueue;
 
 /* Bytes of the register window, as libxl lays them out. */
@@ -27,18 +28,30 @@ struct virtqueue;
 #define VIRTIO_MMIO_STATE_SIZE	  656
 #define VIRTIO_MMIO_STATE_VERSION 3
 
+struct virtio_mmio {
+	/* The caller's, who sets them before virtio_mmio_open(). */
+	struct xentoollog_logger *log;
+	struct ioreq_server *io; /* the interrupt, and where the state is */
+	struct blk *blk;
+	struct virtqueue *vq; /* of which only 'guest' is set at first */
+	bool legacy;	      /* of version 1, for drivers that know no other */
+
+	/* What has been done since virtio_mmio_open(). */
+	unsigned long long doorbells; /* QueueNotify written */
+	unsigned long long interrupts;
+
+	/* The rest is virtio_mmio.c's. */
+	struct device_state *s;
+	time_t fault_logged; /* second of the last message about a fault */
+};
+
 /*
- * The registers of a device with the given disk, interrupt and queue, which they
- * use and do not own.  Of the queue only 'guest' is set; its state becomes a
- * part of theirs, which is where 'io' keeps it.  'legacy': of version 1, for
- * drivers that know no other.  They are as after reset, or continued where a
- * predecessor was killed; what was in flight then is the caller's to start
- * again.  NULL on failure, which has been logged to 'log'; one is that the disk
- * is not the one that the guest knows.
+ * Begin: registers as after reset, or continued where a predecessor was killed;
+ * what was in flight then is the caller's to start again.  The queue's state
+ * becomes a part of theirs.  False on failure, which has been logged; one is
+ * that the disk is not the one that the guest knows.
  */
-struct virtio_mmio *virtio_mmio_open(struct xentoollog_logger *log,
-    struct ioreq_server *io, struct virtqueue *vq, struct blk *blk,
-    bool legacy);
+bool virtio_mmio_open(struct virtio_mmio *dev);
 
 /*
  * Carry out one register access (4.2.2).  a->kind is ACCESS_READ, and then a->data
@@ -72,13 +85,5 @@ bool virtio_mmio_acknowledged(const struct virtio_mmio *dev);
  * Tell the driver of the disk's size, if it is not what it knows (5.2.5).
  */
 void virtio_mmio_resize(struct virtio_mmio *dev);
-
-/* What has been done since virtio_mmio_open(). */
-struct virtio_mmio_stats {
-	unsigned long long doorbells; /* QueueNotify written */
-	unsigned long long interrupts;
-};
-const struct virtio_mmio_stats *virtio_mmio_stats(
-    const struct virtio_mmio *dev);
 
 #endif
