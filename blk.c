@@ -39,9 +39,7 @@
 #define MAKE_ZEROS (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
 struct blk {
-	xentoollog_logger *log;
 	struct disk disk;
-	bool read_only;
 	bool writeback;
 	uint64_t capacity; /* in sectors */
 	char serial[VIRTIO_BLK_ID_BYTES];
@@ -91,8 +89,6 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
 		return NULL;
 	}
-	blk->log = log;
-	blk->read_only = how & DISK_READ_ONLY;
 	blk->writeback = true;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
 	STAILQ_INIT(&blk->done);
@@ -101,7 +97,7 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 	if (!disk_open(&blk->disk, log, path, how))
 		return NULL;
 	configure(blk);
-	blk->engine = engine_open(log, &blk->disk, blk->read_only, BLK_REQS);
+	blk->engine = engine_open(&blk->disk, BLK_REQS);
 	return blk->engine != NULL ? blk : NULL;
 }
 
@@ -114,7 +110,7 @@ blk_config(const struct blk *blk)
 static bool
 can_discard(const struct blk *blk)
 {
-	return !blk->read_only && blk->disk.hole != 0;
+	return !blk->disk.read_only && blk->disk.hole != 0;
 }
 
 uint64_t
@@ -125,9 +121,9 @@ blk_features(const struct blk *blk)
 	       UINT64_C(1) << VIRTIO_BLK_F_TOPOLOGY |
 	       UINT64_C(1) << VIRTIO_BLK_F_FLUSH |
 	       UINT64_C(1) << VIRTIO_BLK_F_CONFIG_WCE |
-	       (uint64_t)blk->read_only << VIRTIO_BLK_F_RO |
+	       (uint64_t)blk->disk.read_only << VIRTIO_BLK_F_RO |
 	       (uint64_t)can_discard(blk) << VIRTIO_BLK_F_DISCARD |
-	       (uint64_t)!blk->read_only << VIRTIO_BLK_F_WRITE_ZEROES;
+	       (uint64_t)!blk->disk.read_only << VIRTIO_BLK_F_WRITE_ZEROES;
 }
 
 void
@@ -139,7 +135,7 @@ blk_resize(struct blk *blk)
 		return;
 	blk->capacity = blk->disk.size / SECTOR;
 	blk->config.capacity = htole64(blk->capacity);
-	xtl_log(blk->log, XTL_NOTICE, -1, "vdisk",
+	xtl_log(blk->disk.log, XTL_NOTICE, -1, "vdisk",
 	    "%s has %llu sectors, and had %llu", blk->disk.path,
 	    (unsigned long long)blk->capacity, (unsigned long long)was);
 }
@@ -160,7 +156,8 @@ void
 blk_sync(struct blk *blk)
 {
 	if (fdatasync(blk->disk.fd) < 0)
-		xtl_log(blk->log, XTL_ERROR, errno, "vdisk", "flush failed");
+		xtl_log(
+		    blk->disk.log, XTL_ERROR, errno, "vdisk", "flush failed");
 }
 
 struct blk_req *
@@ -267,7 +264,7 @@ transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
 
 	if (op->left % SECTOR != 0 || sectors > blk->capacity ||
 	    sector > blk->capacity - sectors ||
-	    (op->what == ENGINE_WRITE && blk->read_only)) {
+	    (op->what == ENGINE_WRITE && blk->disk.read_only)) {
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
 	} else if (op->left == 0) {
 		finish(blk, req, VIRTIO_BLK_S_OK);
@@ -354,7 +351,7 @@ clear(struct blk *blk, struct blk_req *req)
 	uint64_t bytes = total(req->iov, req->readable);
 	uint8_t status = VIRTIO_BLK_S_OK;
 
-	if (discard ? !can_discard(blk) : blk->read_only)
+	if (discard ? !can_discard(blk) : blk->disk.read_only)
 		status = VIRTIO_BLK_S_UNSUPP;
 	else if (bytes % sizeof(req->range[0]) != 0 ||
 		 bytes > sizeof(req->range))
@@ -452,7 +449,7 @@ log_failure(struct blk *blk, const struct blk_req *req)
 	if (op->what != ENGINE_FLUSH)
 		snprintf(place, sizeof(place), " at byte %llu",
 		    (unsigned long long)op->offset);
-	xtl_log(blk->log, XTL_ERROR, op->error, "vdisk",
+	xtl_log(blk->disk.log, XTL_ERROR, op->error, "vdisk",
 	    "%s%s failed (failures since the last message: %u)", what, place,
 	    blk->errors);
 	blk->logged = now.tv_sec;

@@ -146,7 +146,7 @@ lock(int fd, bool read_only)
 static bool
 open_file(struct disk *disk, unsigned how)
 {
-	bool read_only = how & DISK_READ_ONLY, alone = !(how & DISK_NO_LOCK);
+	bool read_only = disk->read_only, alone = !(how & DISK_NO_LOCK);
 	/* A device is also ours against mounts and the like. */
 	int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC |
 		    (disk->device && alone && !read_only ? O_EXCL : 0);
@@ -171,13 +171,13 @@ open_file(struct disk *disk, unsigned how)
  * Open it once more, for I/O without the page cache.
  */
 static bool
-open_direct(struct disk *disk, bool read_only)
+open_direct(struct disk *disk)
 {
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->fd);
-	disk->direct =
-	    open(path, (read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC);
+	disk->direct = open(
+	    path, (disk->read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC);
 	return disk->direct >= 0 || cannot(disk, "do direct I/O on");
 }
 
@@ -188,6 +188,7 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 	struct stat st;
 
 	*disk = (struct disk){.log = log, .path = path, .fd = -1, .direct = -1};
+	disk->read_only = how & DISK_READ_ONLY;
 	/* Merely to open something else can block or have effects. */
 	if (stat(path, &st) < 0)
 		return cannot(disk, "find");
@@ -203,7 +204,7 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 		return false;
 	if (how & DISK_NO_HOLES)
 		disk->hole = 0;
-	return !(how & DISK_DIRECT) || open_direct(disk, how & DISK_READ_ONLY);
+	return !(how & DISK_DIRECT) || open_direct(disk);
 }
 
 bool

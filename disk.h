@@ -28,6 +28,7 @@ struct disk {
 	int fd;
 	int direct; /* if DISK_DIRECT: without the page cache; else -1 */
 	bool device;
+	bool read_only;
 	bool in_memory; /* ... and nowhere else, on tmpfs */
 	/* All in bytes: */
 	uint64_t size;

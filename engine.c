@@ -76,8 +76,7 @@ struct engine {
  * nothing else, and on our file only.
  */
 static int
-open_ring(struct engine *engine, const struct disk *disk, bool read_only,
-    unsigned max)
+open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 {
 	struct io_uring_restriction allowed[] = {
 	    {.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
@@ -95,7 +94,7 @@ open_ring(struct engine *engine, const struct disk *disk, bool read_only,
 	    {.opcode = IORING_RESTRICTION_SQE_OP,
 		.sqe_op = IORING_OP_FALLOCATE},
 	};
-	unsigned n = read_only ? 5 : sizeof(allowed) / sizeof(allowed[0]);
+	unsigned n = disk->read_only ? 5 : sizeof(allowed) / sizeof(allowed[0]);
 	struct iovec buffers = {NULL, BUFFERS};
 	const int files[] = {disk->fd, disk->direct};
 	struct io_uring *uring = &engine->uring;
@@ -122,19 +121,19 @@ open_ring(struct engine *engine, const struct disk *disk, bool read_only,
 }
 
 struct engine *
-engine_open(struct xentoollog_logger *log, const struct disk *disk,
-    bool read_only, unsigned max)
+engine_open(const struct disk *disk, unsigned max)
 {
 	struct engine *engine = calloc(1, sizeof(*engine));
 	int e = -ENOMEM;
 
 	if (engine != NULL)
-		e = open_ring(engine, disk, read_only, max);
+		e = open_ring(engine, disk, max);
 	if (e < 0) {
-		xtl_log(log, XTL_ERROR, -e, "vdisk", "cannot set up io_uring");
+		xtl_log(disk->log, XTL_ERROR, -e, "vdisk",
+		    "cannot set up io_uring");
 		return NULL;
 	}
-	engine->log = log;
+	engine->log = disk->log;
 	engine->memory = disk->in_memory ? disk->fd : -1;
 	STAILQ_INIT(&engine->waiting);
 	STAILQ_INIT(&engine->done);

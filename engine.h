@@ -13,7 +13,6 @@
 
 struct disk;
 struct engine;
-struct xentoollog_logger;
 
 enum engine_what {
 	ENGINE_READ,
@@ -48,10 +47,9 @@ STAILQ_HEAD(engine_ops, engine_op);
 
 /*
  * Set up the execution of at most 'max' operations at a time on 'disk', which
- * stays the caller's.  NULL on failure, which has been logged to 'log'.
+ * stays the caller's.  NULL on failure, which has been logged to 'disk->log'.
  */
-struct engine *engine_open(struct xentoollog_logger *log,
-    const struct disk *disk, bool read_only, unsigned max);
+struct engine *engine_open(const struct disk *disk, unsigned max);
 
 /*
  * Start an operation.  It reaches the kernel at the next engine_kick(), many
