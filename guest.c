@@ -82,9 +82,8 @@ map(struct guest *guest, uint64_t first)
 	xen_pfn_t gfn[CHUNK];
 	int err[CHUNK];
 	char *at = guest->window + (first << PAGE_BITS);
-	uint64_t i;
 
-	for (i = 0; i < CHUNK; i++)
+	for (uint64_t i = 0; i < CHUNK; i++)
 		gfn[i] = first + i;
 	guest->mapped += CHUNK << PAGE_BITS;
 	memset(&guest->present[first / 64], 0, CHUNK / 8);
@@ -96,7 +95,7 @@ map(struct guest *guest, uint64_t first)
 			give_up(guest);
 		return;
 	}
-	for (i = 0; i < CHUNK; i++)
+	for (uint64_t i = 0; i < CHUNK; i++)
 		if (err[i] == 0)
 			guest->present[(first + i) / 64] |=
 			    UINT64_C(1) << ((first + i) % 64);
@@ -106,7 +105,6 @@ struct guest *
 guest_open(struct xentoollog_logger *log, uint16_t domid)
 {
 	struct guest *guest = calloc(1, sizeof(*guest));
-	int bits;
 
 	_Static_assert(sizeof(void *) == 8, "the window needs 64 bits");
 	if (guest == NULL) {
@@ -125,7 +123,7 @@ guest_open(struct xentoollog_logger *log, uint16_t domid)
 	guest->fmem = xenforeignmemory_open(log, 0);
 	if (guest->fmem == NULL) /* logged by the library */
 		return NULL;
-	for (bits = WINDOW_BITS_MAX; bits >= WINDOW_BITS_MIN; bits--) {
+	for (int bits = WINDOW_BITS_MAX; bits >= WINDOW_BITS_MIN; bits--) {
 		guest->size = UINT64_C(1) << bits;
 		guest->window =
 		    mmap(NULL, guest->size, WINDOW_PROT, WINDOW_FLAGS, -1, 0);

@@ -317,7 +317,6 @@ struct ioreq_server *
 ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 {
 	struct ioreq_server *io = calloc(1, sizeof(*io));
-	unsigned i;
 
 	if (io == NULL) {
 		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
@@ -348,7 +347,7 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 		return NULL;
 	}
 	/* Our predecessor may have answered, and not come to say so. */
-	for (i = 0; i < io->vcpus; i++)
+	for (unsigned i = 0; i < io->vcpus; i++)
 		if (io->slot[i].state == STATE_IORESP_READY)
 			xenevtchn_notify(io->xce, io->port[i]);
 	return io;

@@ -61,10 +61,9 @@ drop_rights(xentoollog_logger *log, const struct passwd *user)
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
 	const struct rlimit zero = {0, 0};
 	const struct rlimit three = {3, 3}; /* what poll() may be given */
-	int cap;
 
 	/* Refused to whoever has no rights to give up. */
-	for (cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
+	for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
 		prctl(PR_CAPBSET_DROP, cap);
 	if (user != NULL &&
 	    (setgroups(0, NULL) < 0 ||

@@ -160,9 +160,8 @@ static uint16_t
 count_inflight(const struct virtqueue_state *s)
 {
 	uint16_t n = 0;
-	unsigned i;
 
-	for (i = 0; i < VIRTQUEUE_NUM_MAX / 64; i++)
+	for (unsigned i = 0; i < VIRTQUEUE_NUM_MAX / 64; i++)
 		n += __builtin_popcountll(s->inflight[i]);
 	return n;
 }
