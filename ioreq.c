@@ -135,14 +135,12 @@ set_irq(struct ioreq_server *io, unsigned level)
 static int
 refused(struct ioreq_server *io, const char *what)
 {
-	int e = errno;
-
-	if (e == ESRCH)
+	if (errno == ESRCH)
 		xtl_log(
 		    io->log, XTL_ERROR, -1, "vdisk", "no domain %u", io->domid);
 	else
-		xtl_log(io->log, XTL_ERROR, e, "vdisk", "domain %u: cannot %s",
-		    io->domid, what);
+		xtl_log(io->log, XTL_ERROR, errno, "vdisk",
+		    "domain %u: cannot %s", io->domid, what);
 	return -1;
 }
 
