@@ -18,8 +18,9 @@
  *
  * On a file that is in memory there is nothing to wait for.  io_uring, which
  * does not know, would hand each operation to a thread, which costs more than
- * the operation; so they are done at once, but only so many before the vCPUs
- * are looked after again.
+ * the operation; so they are done at once.  What is cached io_uring does at once
+ * as well, and to start what is not takes it time.  So of either only so much is
+ * done before the vCPUs are looked after again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -48,9 +49,9 @@
 #define PAGE	UINT32_C(4096)
 
 /*
- * Bytes in memory that are read and written at once, in whole pages: some ten
- * microseconds.  For so long a vCPU may have to wait, and the guest learns what
- * is done of many requests while we do the next ones.
+ * Bytes that are read and written in one go, in whole pages: of what is in
+ * memory or cached, some ten microseconds.  For so long a vCPU may have to wait,
+ * and the guest learns what is done of many requests while we do the next ones.
  */
 #define AT_ONCE (UINT32_C(32) << 10)
 
@@ -63,7 +64,7 @@ struct engine {
 	bool taken[BUFFERS / PAGE];
 	unsigned busy[2]; /* transfers that the kernel has: cached, direct */
 	int memory;	  /* the file, if it is in memory; else -1 */
-	int64_t budget;	  /* ... how much of it to transfer at once, bytes */
+	int64_t budget;	  /* bytes left to transfer in this go */
 	struct engine_ops waiting; /* to be handed to the kernel */
 	struct engine_ops done;
 	/* Flushes: those that the kernel carries out, as one, and the next. */
@@ -403,10 +404,12 @@ start_waiting(struct engine *engine)
 		if (is_transfer(op) && !admit(engine, op))
 			return;
 		STAILQ_REMOVE_HEAD(&engine->waiting, link);
-		if (is_transfer(op) && engine->memory >= 0)
+		if (is_transfer(op) && engine->memory >= 0) {
 			complete(engine, op, transfer(engine, op));
-		else
+		} else {
+			engine->budget -= roundup(op->left, PAGE);
 			submit(engine, op);
+		}
 	}
 }
 

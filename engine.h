@@ -59,9 +59,8 @@ void engine_start(struct engine *engine, struct engine_op *op);
 void engine_kick(struct engine *engine);
 
 /*
- * Whether engine_kick() has left something that it can go on with at once: of a
- * disk in memory it does not do everything in one go, so that there is time for
- * other things.
+ * Whether engine_kick() has left something that it can go on with at once: it
+ * does not do everything in one go, so that there is time for other things.
  */
 bool engine_pending(const struct engine *engine);
 
