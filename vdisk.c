@@ -9,6 +9,7 @@
 #include <getopt.h>
 #include <poll.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,11 +55,12 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 /*
  * Microseconds of looking for more work before we sleep: what is always worth
  * it, and the most that there is.  On slow machines it is worth it for longer,
- * for as long as to fall asleep and be woken would take so many times.
+ * for as long as to fall asleep and be woken would take so many times; each time
+ * it would have taken that, whoever waits for our processor gets it.
  */
 #define POLL	 50
 #define POLL_MAX 10000
-#define WAKE_UPS 4
+#define WAKE_UPS 16
 
 /*
  * How often in a row we look in vain before we do without, and how often until
@@ -106,6 +108,7 @@ struct vdisk {
 	unsigned missed[3]; /* ... so often in a row, by what it is */
 	uint64_t now;
 	uint64_t worked;   /* when there was work */
+	uint64_t yielded;  /* when others were let to our processor */
 	uint64_t listened; /* when the kernel was asked for news */
 	uint64_t lull_end;
 };
@@ -448,22 +451,24 @@ now(void)
 }
 
 /*
- * For how long it is worth it on this machine to look for more work.
+ * For how long it is worth it on this machine to look for more work: by the
+ * quickest of four goes, since others may be at work just now.
  */
 static uint64_t
 worthwhile(void)
 {
 	static const struct timespec moment = {.tv_nsec = 1};
-	uint64_t shortest = POLL_MAX * MICROSECOND / WAKE_UPS, begin, time;
+	uint64_t quickest = POLL_MAX * MICROSECOND / 4, begin, time;
 
 	prctl(PR_SET_TIMERSLACK, 1); /* or Linux adds 50 us */
-	for (int i = 0; i < 8; i++) {
+	for (int go = 0; go < 4; go++) {
 		begin = now();
-		nanosleep(&moment, NULL);
+		for (int i = 0; i < WAKE_UPS / 4; i++)
+			nanosleep(&moment, NULL);
 		time = now() - begin;
-		shortest = MIN(shortest, time);
+		quickest = MIN(quickest, time);
 	}
-	return MAX(POLL * MICROSECOND, WAKE_UPS * shortest);
+	return MAX(POLL * MICROSECOND, 4 * quickest);
 }
 
 /*
@@ -484,11 +489,16 @@ look_on(struct vdisk *v, bool worked)
 		return false;
 	v->now = now();
 	gap = v->now - v->worked;
-	if (!worked)
-		return gap < v->poll;
-	*missed = gap < v->poll ? 0 : (*missed + 1) % RETRY;
-	v->worked = v->now;
-	v->next = device_next(v->dev);
+	if (worked) {
+		*missed = gap < v->poll ? 0 : (*missed + 1) % RETRY;
+		v->worked = v->now;
+		v->next = device_next(v->dev);
+	} else if (gap >= v->poll) {
+		return false;
+	} else if (v->now - v->yielded >= v->poll / WAKE_UPS) {
+		sched_yield();
+		v->yielded = v->now;
+	}
 	return true;
 }
 

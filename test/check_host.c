@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -419,6 +420,25 @@ START_TEST(where_to_be_woken_takes_long_it_looks_longer_for_more_work)
 }
 END_TEST
 
+START_TEST(while_it_looks_it_leaves_the_processor_to_others_now_and_then)
+{
+	unsigned before, most = 0;
+
+	host->sleep = 2000;
+	serve(MODERN);
+	/* In 10 ms of looking, if this machine lets it. */
+	for (unsigned i = 0; i < 30 && most < 8; i++) {
+		for (unsigned n = 0; n < 10; n++)
+			driver_read(&drv, VIRTIO_MMIO_STATUS);
+		before = host->yields;
+		child_busy(30);
+		most = MAX(most, host->yields - before);
+		ck_assert_uint_le(most, 16);
+	}
+	ck_assert_uint_ge(most, 8);
+}
+END_TEST
+
 START_TEST(ten_thousand_resets_leave_nothing_behind)
 {
 	unsigned fds = 0, maps = 0, data = 0, maps_now, data_now, i;
@@ -489,6 +509,8 @@ main(void)
 	    tc, an_interrupt_that_fails_is_one_line_and_the_next_one_comes);
 	tcase_add_loop_test(tc,
 	    where_to_be_woken_takes_long_it_looks_longer_for_more_work, 0, 2);
+	tcase_add_test(
+	    tc, while_it_looks_it_leaves_the_processor_to_others_now_and_then);
 	tcase_add_test(tc, ten_thousand_resets_leave_nothing_behind);
 	return cases_run(s);
 }

@@ -7,6 +7,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,7 +115,7 @@ loop_can(int what)
 		return syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &moment) ==
 		       0;
 	case 13: /* and so it is with usleep() */
-		return usleep(1) == 0 &&
+		return usleep(1) == 0 && sched_yield() == 0 &&
 		       syscall(SYS_nanosleep, &moment, NULL) == 0;
 	case 14:
 		return pwrite(disk, "", 1, 6) == 1 &&

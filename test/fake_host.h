@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A host that fails or is slow, for the program as it is shipped: preloaded, it
- * stands before io_uring_submit() and nanosleep(), and does what the test says in
- * memory they share.
+ * stands before io_uring_submit(), nanosleep() and sched_yield(), and does what the
+ * test says in memory they share.
  */
 #ifndef FAKE_HOST_H
 #define FAKE_HOST_H
@@ -24,6 +24,8 @@ struct fake_host {
 	/* Of all that were submitted: */
 	uint32_t reads, writes, dsyncs, fsyncs, datasyncs;
 	uint32_t held; /* submissions that kept back an fsync */
+
+	uint32_t yields; /* how often sched_yield() was called */
 };
 
 #endif
