@@ -14,11 +14,12 @@ MIB = int(os.environ.get("IMAGE_MIB", "1024"))
 IRQ = "33" if os.uname().machine == "aarch64" else "5"
 
 # Each row: name, where the image is, arguments of the guest driver, those of fio
-# if it can do the same.  "paced" is a guest that thinks 1 ms after each answer:
-# what it costs to wait for one that has little to do.
+# if it can do the same.  "paced" is a guest that thinks after each answer: what it
+# costs to wait for one that has little to do.
 ROWS = [
     ("4k randread QD1", "tmpfs", "-q 1", "randread 4k 1"),
-    ("4k randread QD1 paced", "tmpfs", "-q 1 -w 1000", None),
+    ("4k randread paced 0.1 ms", "tmpfs", "-q 1 -w 100", None),
+    ("4k randread paced 1 ms", "tmpfs", "-q 1 -w 1000", None),
     ("4k randread QD4", "tmpfs", "-q 4", "randread 4k 4"),
     ("4k randread QD32", "tmpfs", "-q 32", "randread 4k 32"),
     ("4k randread QD128", "tmpfs", "-q 128", "randread 4k 128"),
@@ -34,6 +35,7 @@ ROWS = [
     ("4k randread QD1 cached", "disk", "-q 1", "randread 4k 1"),
     ("4k randread QD32 cached", "disk", "-q 32", "randread 4k 32"),
     ("4k randwrite QD32 cached", "disk", "-r 0 -q 32", "randwrite 4k 32"),
+    ("128k read QD8 cached", "disk", "-s -b 131072 -q 8", "read 128k 8"),
     ("4k randread QD1 cold", "disk", "-q 1", "randread 4k 1"),
     ("4k randread QD32 cold", "disk", "-q 32", "randread 4k 32"),
     ("128k read QD8 cold", "disk", "-s -b 131072 -q 8", "read 128k 8"),
