@@ -452,23 +452,24 @@ now(void)
 
 /*
  * For how long it is worth it on this machine to look for more work: by the
- * quickest of four goes, since others may be at work just now.
+ * quickest of some goes, since others may be at work just now.
  */
 static uint64_t
 worthwhile(void)
 {
+	enum { GOES = 4 };
 	static const struct timespec moment = {.tv_nsec = 1};
-	uint64_t quickest = POLL_MAX * MICROSECOND / 4, begin, time;
+	uint64_t quickest = POLL_MAX * MICROSECOND / GOES, begin, time;
 
 	prctl(PR_SET_TIMERSLACK, 1); /* or Linux adds 50 us */
-	for (int go = 0; go < 4; go++) {
+	for (int go = 0; go < GOES; go++) {
 		begin = now();
-		for (int i = 0; i < WAKE_UPS / 4; i++)
+		for (int i = 0; i < WAKE_UPS / GOES; i++)
 			nanosleep(&moment, NULL);
 		time = now() - begin;
 		quickest = MIN(quickest, time);
 	}
-	return MAX(POLL * MICROSECOND, 4 * quickest);
+	return MAX(POLL * MICROSECOND, GOES * quickest);
 }
 
 /*
