@@ -531,7 +531,7 @@ lay_out(const struct trace_event *e, struct vring *ring, const uint8_t *from)
 		v->flags = d->writable ? VRING_DESC_F_WRITE : 0;
 		if (d->indirect) {
 			v->flags |= VRING_DESC_F_INDIRECT;
-			table = (struct vring_desc *)to;
+			table = (void *)to;
 			num = d->len / sizeof(*v);
 			continue;
 		}

@@ -575,7 +575,7 @@ xenevtchn_unmask(xenevtchn_handle *xce, evtchn_port_t number)
 static ioreq_t *
 page(unsigned id)
 {
-	return (ioreq_t *)((uint8_t *)xen + IOREQ_OFFSET + id * FAKE_XEN_PAGE);
+	return (void *)((uint8_t *)xen + IOREQ_OFFSET + id * FAKE_XEN_PAGE);
 }
 
 static int

@@ -45,6 +45,7 @@
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 
+#include "asan.h"
 #include "blk.h"
 #include "device.h"
 #include "disk.h"
@@ -56,14 +57,6 @@
 #include "sqe.h"
 #include "virtio_mmio.h"
 #include "virtqueue.h"
-
-#if defined(__has_feature)
-#define ASAN __has_feature(address_sanitizer)
-#elif defined(__SANITIZE_ADDRESS__)
-#define ASAN 1
-#else
-#define ASAN 0
-#endif
 
 #if ASAN
 #include <sanitizer/asan_interface.h>
