@@ -106,10 +106,11 @@ rate(const char *path, double seconds)
 int
 main(int argc, char **argv)
 {
+	const struct work *end = works + sizeof(works) / sizeof(works[0]);
+
 	if (argc < 4)
 		errx(2, "usage: rate ROUNDS SECONDS DISK...");
-	for (work = works; work < works + sizeof(works) / sizeof(works[0]);
-	     work++)
+	for (work = works; work < end; work++)
 		for (int round = 1; round <= atoi(argv[1]); round++)
 			for (int i = 3; i < argc; i++)
 				printf("%s %d %s %.1f\n", work->name, round,
