@@ -39,7 +39,7 @@ toolstack=yes
 	echo "toolstack=$toolstack"
 	# dom0 gives up first, so that the logs get out.
 	echo "limit=$((limit > 120 ? limit - 60 : limit))"
-	echo "export arch=$arch checks='${CHECKS:-*}'"
+	echo "export arch=$arch xen_minor=$(xen_minor) checks='${CHECKS:-*}'"
 	echo "export OPTIONS='${OPTIONS:-}' ROUNDS=${ROUNDS:-10}"
 	echo 'export green= red= bold= dim= plain= size='
 	if [ -t 1 ]; then
@@ -102,10 +102,12 @@ amd64)
 	# FPU states switched eagerly, or else they get mixed up.  One
 	# processor is faster than two.  In Debian 12's QEMU dom0 dies at
 	# once, so Debian 13's is used, with its own libraries.
-	export QEMU_MODULE_DIR="$lib/qemu"
-	set -- "$tree/usr/lib/$loader" --library-path "$lib:$lib/pulseaudio" \
-	    "$tree/usr/bin/qemu-system-x86_64" \
-	    -L "$tree/usr/share/qemu" -L "$tree/usr/share/seabios" \
+	libraries=$emulator/usr/lib/$triplet
+	export QEMU_MODULE_DIR="$libraries/qemu"
+	set -- "$emulator/usr/lib/$loader" \
+	    --library-path "$libraries:$libraries/pulseaudio" \
+	    "$emulator/usr/bin/qemu-system-x86_64" \
+	    -L "$emulator/usr/share/qemu" -L "$emulator/usr/share/seabios" \
 	    -smp 1 -m 2560 -machine q35 -cpu EPYC,+svm,+npt,-monitor,-rdtscp \
 	    -device virtio-serial-pci \
 	    -append "console=com1 com1=115200,8n1 spec-ctrl=no,eager-fpu $xen_options" \

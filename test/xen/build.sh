@@ -35,29 +35,39 @@ if [ "$missing" ]; then
 fi
 
 # stage NAME INPUT...: run machine/NAME.sh, unless it has run already with the
-# same inputs, and so had all stages before it.
+# same inputs, and so had all stages before it.  Packages that cannot be had anew
+# are used as they were.
 inputs=
 stage() {
 	name=$1
 	shift
+	before=$(cat "$dir/$name.done" 2>/dev/null) || true
 	inputs=$({
 		echo "$inputs"
 		cat "$here/machine/$name.sh" "$@"
 	} | sha256sum)
-	[ "$(cat "$dir/$name.done" 2>/dev/null)" != "$inputs" ] || return 0
-	rm -f "$dir/$name.done"
+	[ "$before" != "$inputs" ] || return 0
+	[ "$name" = packages ] || rm -f "$dir/$name.done"
 	start=$(date +%s)
-	if ! "$here/machine/$name.sh" > "$dir/log/$name.log" 2>&1; then
-		tail -n 30 "$dir/log/$name.log"
+	status=0
+	"$here/machine/$name.sh" 3>&1 > "$dir/log/$name.log" 2>&1 || status=$?
+	if [ "$status" = 0 ]; then
+		echo "$inputs" > "$dir/$name.done"
+		echo "$name: $(($(date +%s) - start)) s"
+	elif [ -e "$dir/$name.done" ]; then
+		echo "$name: used as they were"
+		inputs=$before
+	else
+		[ "$status" = 3 ] || tail -n 30 "$dir/log/$name.log"
 		echo "$name: failed; all of its output is in $dir/log/$name.log"
 		exit 1
 	fi
-	echo "$inputs" > "$dir/$name.done"
-	echo "$name: $(($(date +%s) - start)) s"
 }
 
+# The stages must find the same machine, whatever its release is then.
+export VDISK_XEN_DIR="$dir" RELEASE="$release"
 cd "$here"
 stage packages machine/packages.list
 stage xen machine/xen.config "$top/xen/vdisk.te"
-[ "$arch" != arm64 ] || stage libxl "$top/xen/libxl-vdisk.patch"
+! libxl_is_patched || stage libxl "$top/xen/libxl-vdisk.patch"
 stage images machine/guest-init verify.c rate.c "$top/xen/vdisk.asl"

@@ -20,11 +20,34 @@ amd64)
 	exit 2
 	;;
 esac
+release=${RELEASE:-}			# Debian's, or none: the newest there is
+case $release in
+'' | trixie | bookworm) ;;
+*)
+	echo "RELEASE=$release: neither trixie nor bookworm"
+	exit 2
+	;;
+esac
+# A machine of a release that was asked for is one of its own, unless the other
+# happens to be of that release.
+[ -z "$release" ] || [ "$(cat "$dir/release" 2>/dev/null)" = "$release" ] ||
+    dir=$dir-$release
 dir=${VDISK_XEN_DIR:-$dir}		# the machine and all that it leaves
 case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 tree=$dir/tree				# its packages, unpacked
+emulator=$dir/emulator			# and those of the x86 computer
 lib=$tree/usr/lib/$triplet
 cross=$triplet-
+
+# xen_minor: the n of Xen 4.n
+xen_minor() {
+	sed 's/^4\.//' "$dir/version"
+}
+
+# libxl_is_patched: whether the machine has a libxl with xen/libxl-vdisk.patch
+libxl_is_patched() {
+	[ "$arch" = arm64 ] && [ "$(xen_minor)" -ge 20 ]
+}
 
 # unpack_xen DIRECTORY: Debian's source of Xen, and go there
 unpack_xen() {

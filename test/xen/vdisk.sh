@@ -6,7 +6,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
 
-# Debian 13's Xen libraries want a newer C library than Debian 12's compiler
+# Xen's libraries in the machine may want a newer C library than Debian 12's compiler
 # brings; dom0 has it.
 export PKG_CONFIG_SYSROOT_DIR="$tree" PKG_CONFIG_LIBDIR="$lib/pkgconfig"
 make -C "$top" --no-print-directory -s CROSS_COMPILE="$cross" \

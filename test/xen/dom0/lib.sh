@@ -47,23 +47,38 @@ configure() {
 			echo "$line"
 		done
 	} > "$file"
-	echo "$disks" > "/run/$name.disks"
+	: > /run/target
 	echo 0 > "/run/$name.commands"
-	rm -f "/run/$name.silent"
+	rm -f "/run/$name.silent" "/run/$name.created"
 }
 
-# Without 'acpi' xl mem-set dies of an assertion.
+# Without 'acpi' xl mem-set dies of an assertion.  An xl that knows no virtio
+# entries gets disks, of $target, which need not be what vdisk serves.
 describe_arm64() {
-	local i=0
+	local i=0 name
 	echo 'cmdline = "console=hvc0"'
 	echo "memory  = ${memory:-128}"
 	echo 'acpi    = 0'
-	[ "$1" = 0 ] || echo 'virtio = ['
-	while [ "$i" -lt "$1" ]; do
-		echo '  "backend=0,type=virtio,device2,transport=mmio,grant_usage=0",'
+	[ "$1" != 0 ] || return 0
+	if knows_entries; then
+		echo 'virtio = ['
+	else
+		echo 'disk = ['
+	fi
+	for name in a b c d e f g h; do
+		[ "$i" -lt "$1" ] || break
 		i=$((i + 1))
+		if knows_entries; then
+			echo '  "backend=0,type=virtio,device2,transport=mmio,grant_usage=0",'
+		else
+			echo "  \"format=raw,vdev=xvd$name,specification=virtio,target=${target:-/run/target}\","
+		fi
 	done
-	[ "$1" = 0 ] || echo ']'
+	echo ']'
+}
+# Since when xl does, by the n of Xen 4.n
+knows_entries() {
+	[ "$xen_minor" -ge 18 ]
 }
 
 # The table tells of four disks, whether they are there or not.  To read the time
@@ -82,16 +97,45 @@ describe_amd64() {
 
 # create NAME: make the guest, paused
 create() {
-	local i=0
-	xl create -p "/log/$1.cfg" > "/log/$1-create.log" 2>&1 ||
-	    { cat "/log/$1-create.log"; return 1; }
+	local status=0
+	if [ "$arch" = arm64 ] && ! knows_entries; then
+		accept_disks "/run/$1.created" &
+	fi
+	xl create -p "/log/$1.cfg" > "/log/$1-create.log" 2>&1 || status=$?
+	touch "/run/$1.created"
+	if [ "$status" != 0 ]; then
+		cat "/log/$1-create.log"
+		return 1
+	fi
 	xl domid "$1" > "/run/$1.domid"
-	[ "$arch" = arm64 ] || return 0
 	# Nobody speaks Xenstore for these devices; without this, xl destroy
 	# would wait ten seconds for somebody to.
-	while [ "$i" -lt "$(cat "/run/$1.disks")" ]; do
-		xenstore-write "/local/domain/0/backend/virtio/$(cat "/run/$1.domid")/$i/state" 6
-		i=$((i + 1))
+	[ "$arch" != arm64 ] || answer_xl "" 6 "$(cat "/run/$1.domid")"
+}
+
+# accept_disks FILE: until the file appears, answer xl, which waits for a backend of
+# each disk
+accept_disks() {
+	local domid
+	until [ -e "$1" ]; do
+		for domid in $(xenstore-list /local/domain/0/backend/virtio_disk 2>/dev/null); do
+			answer_xl 1 2 "$domid"
+		done
+		sleep 0.1
+	done
+}
+
+# answer_xl FROM TO DOMID: what the states of that domain's backends become, if
+# they are FROM, or whatever they are
+answer_xl() {
+	local kind id node
+	for kind in virtio virtio_disk; do
+		for id in $(xenstore-list "/local/domain/0/backend/$kind/$3" 2>/dev/null); do
+			node=/local/domain/0/backend/$kind/$3/$id/state
+			if [ -z "$1" ] || [ "$(xenstore-read "$node" 2>/dev/null)" = "$1" ]; then
+				xenstore-write "$node" "$2"
+			fi
+		done
 	done
 }
 

@@ -76,8 +76,6 @@ pack() {
 	(cd "$1" && find . | sort | cpio --quiet -o -H newc -R 0:0) > "$2"
 }
 
-# modprobe and depmod look in /lib.
-ln -sfn usr/lib "$tree/lib"
 depmod -b "$tree" "$kernel_version"
 cp "$tree/boot/vmlinuz-$kernel_version" "$dir/Image"
 for program in verify rate; do
@@ -119,7 +117,7 @@ if [ "$arch" = amd64 ]; then
 	cp -r "$tree/usr/share/qemu/keymaps" "$dir/dom0/usr/share/qemu/"
 	iasl -p "$dir/dom0/guest/vdisk" "$top/xen/vdisk.asl"
 fi
-if [ "$arch" = arm64 ]; then
+if libxl_is_patched; then
 	# The libxl with vdisk, for those who ask for it
 	mkdir -p "$dir/dom0/usr/lib/patched"
 	for library in libxenlight libxlutil; do

@@ -3,70 +3,177 @@
 # Fetch the packages of packages.list and, for arm64, Xen's source, and unpack them.
 # They come from the Debian mirror that this computer uses, by an apt with its
 # own lists, so that nothing changes here and every file is verified.
+#
+# Nothing is unpacked before all of it is there, and what was there before is
+# only then replaced.  A mirror may lack files that its index has: then an older
+# release is taken, unless RELEASE says which it must be.  What is to be told to
+# the user goes to file descriptor 3; exit status 3 says that it has been.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 . "$here/common.sh"
 
-apt=$dir/apt
+new=$dir/new
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-# shellcheck disable=SC2016	# the dollar sign is apt's
+
+# again COMMAND...: try it three times before it is given up
+again() {
+	"$@" || { sleep 2; "$@"; } || { sleep 4; "$@"; }
+}
+
+# settle DIRECTORY SUITE...: an apt of its own, for these suites
+settle() {
+	apt=$1
+	shift
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+	: > "$apt/status"
+	for suite in "$@"; do
+		echo "deb [signed-by=$keyring] $mirror $suite main"
+		echo "deb-src [signed-by=$keyring] $mirror $suite main"
+	done > "$apt/sources.list"
+	# All else, a proxy for one, is as the computer has it.
+	cat > "$apt/apt.conf" <<-END
+		APT::Architecture "$arch";
+		APT::Architectures { "$arch"; };
+		APT::Sandbox::User "";
+		Acquire::Languages "none";
+		Acquire::Retries "2";
+		Dir::State "$apt";
+		Dir::State::status "$apt/status";
+		Dir::Cache "$apt/cache";
+		Dir::Etc::sourcelist "$apt/sources.list";
+		Dir::Etc::sourceparts "/dev/null";
+		Dir::Etc::preferences "/dev/null";
+		Dir::Etc::preferencesparts "/dev/null";
+	END
+	export APT_CONFIG="$apt/apt.conf"
+	again apt-get update --error-on=any
+}
+
+# fetch_source: Debian's source of Xen.  Some mirrors do not serve .dsc files,
+# which apt can do without.
+fetch_source() {
+	(
+		cd "$new/source"
+		apt-get source --download-only --tar-only xen &&
+		    apt-get source --download-only --diff-only xen
+	)
+}
+
+# fetch_depended PACKAGE...: these and all that they need
+fetch_depended() {
+	again apt-get -y --download-only --no-install-recommends install "$@"
+}
+
+# fetch RELEASE: all that a machine of that release is made of
+fetch() {
+	rm -rf "$new"
+	mkdir -p "$new/packages" "$new/source" "$new/computer"
+	# The newer suite comes first, for the few packages of another.
+	case $1 in
+	trixie) settle "$new/apt" trixie bookworm || return ;;
+	bookworm) settle "$new/apt" bookworm || return ;;
+	esac
+	echo "$1" > "$new/release"
+	xen=$(apt-cache depends "xen-system-$arch" |
+	    sed -n "s/^ *Depends: xen-hypervisor-\\([0-9.]*\\)-$arch/\\1/p")
+	case $arch in
+	arm64) kernel=linux-image-cloud-arm64 ;;
+	amd64) kernel=linux-image-amd64 ;; # that for clouds cannot be dom0
+	esac
+	kernel=$(apt-cache depends "$kernel" |
+	    sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
+	if [ -z "$xen" ] || [ -z "$kernel" ]; then
+		echo 'E: there is no Xen, or no kernel, in its index'
+		return 1
+	fi
+	echo "$xen" > "$new/version"
+	[ "$arch" != arm64 ] || again fetch_source || return
+	# shellcheck disable=SC2046 # a list of words
+	(
+		cd "$new/packages" &&
+		    again apt-get download "$kernel" $(packages "$1")
+	) || return
+	[ "$arch" = amd64 ] || return 0
+	# Two QEMUs, HVM guests' device model and the computer itself, with
+	# the hundred libraries that they need.
+	(cd "$new/packages" && again apt-get download "xen-hypervisor-$xen-amd64") || return
+	if [ "$1" = trixie ]; then
+		fetch_depended qemu-system-xen qemu-system-x86 || return
+	else
+		fetch_depended qemu-system-xen || return
+	fi
+	mv "$apt"/cache/archives/*.deb "$new/packages/"
+	[ "$1" != trixie ] || return 0
+	settle "$new/apt-computer" trixie && fetch_depended qemu-system-x86 || return
+	mv "$apt"/cache/archives/*.deb "$new/computer/"
+}
+
+# packages RELEASE: what packages.list has for it
+packages() {
+	for package in $(sed "s/#.*//; s/@/$xen/g" "$here/machine/packages.list"); do
+		case $package in
+		"$1":*) echo "${package#*:}" ;;
+		*:*) ;;
+		*) echo "$package" ;;
+		esac
+	done
+}
+
+# unpack DIRECTORY TREE: unpack the packages there.  Before trixie not all of
+# them have their files in /usr.
+unpack() {
+	for link in bin sbin lib; do
+		mkdir -p "$2/usr/$link"
+		ln -s "usr/$link" "$2/$link"
+	done
+	for package in "$1"/*.deb; do
+		dpkg-deb --fsys-tarfile "$package" > "$new/package.tar"
+		tar -C "$2" --keep-directory-symlink -xf "$new/package.tar"
+	done
+	rm -f "$new/package.tar"
+}
+
+# why: the reason that apt gave in the output of fetch
+why() {
+	sed -n 's/^E: \(Failed to fetch \)\{0,1\}//p' "$new.log" | head -n 1
+}
+
+# shellcheck disable=SC2016 # the dollar sign is apt's
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' \
     'Origin: Debian' 'Label: Debian' | head -n 1)
 if [ -z "$mirror" ]; then
-	echo 'apt here uses no Debian mirror, or has never been updated'
-	exit 1
+	echo 'apt here uses no Debian mirror, or has never been updated' >&3
+	exit 3
 fi
 
-rm -rf "$apt" "$tree" "$dir/packages" "$dir/source"
-mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$tree" \
-    "$dir/packages" "$dir/source"
-: > "$apt/status"
-for suite in trixie bookworm; do
-	echo "deb [signed-by=$keyring] $mirror $suite main"
-	echo "deb-src [signed-by=$keyring] $mirror $suite main"
-done > "$apt/sources.list"
-# All else, a proxy for one, is as the computer has it.
-cat > "$apt/apt.conf" <<-END
-	APT::Architecture "$arch";
-	APT::Architectures { "$arch"; };
-	APT::Sandbox::User "";
-	Acquire::Languages "none";
-	Dir::State "$apt";
-	Dir::State::status "$apt/status";
-	Dir::Cache "$apt/cache";
-	Dir::Etc::sourcelist "$apt/sources.list";
-	Dir::Etc::sourceparts "/dev/null";
-	Dir::Etc::preferences "/dev/null";
-	Dir::Etc::preferencesparts "/dev/null";
-END
-export APT_CONFIG="$apt/apt.conf"
-apt-get update
-
-xen=$(apt-cache depends "xen-system-$arch" |
-    sed -n "s/^ *Depends: xen-hypervisor-\([0-9.]*\)-$arch/\1/p")
-case $arch in
-arm64) kernel=linux-image-cloud-arm64 ;;
-amd64) kernel=linux-image-amd64 ;; # that for clouds cannot be dom0
-esac
-kernel=$(apt-cache depends "$kernel" |
-    sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
-cd "$dir/packages"
-# shellcheck disable=SC2046
-apt-get download "$kernel" $(sed "s/#.*//; s/@/$xen/g" "$here/machine/packages.list")
-if [ "$arch" = amd64 ]; then
-	# Two QEMUs, the computer itself and HVM guests' device model, with
-	# the hundred libraries that they need.
-	apt-get download "xen-hypervisor-$xen-amd64"
-	apt-get -y --download-only --no-install-recommends install \
-	    qemu-system-x86 qemu-system-xen
-	mv "$apt"/cache/archives/*.deb .
-fi
-for package in *.deb; do
-	dpkg-deb --extract "$package" "$tree"
+# A machine that is renewed stays what it is.
+before=$(cat "$dir/release" 2>/dev/null || true)
+missing=
+for release in ${release:-${before:-trixie bookworm}} none; do
+	if [ "$release" = none ]; then
+		echo "$missing" >&3
+		exit 3
+	fi
+	if fetch "$release" > "$new.log" 2>&1; then
+		cat "$new.log"
+		break
+	fi
+	cat "$new.log"
+	missing="$missing${missing:+; }Debian's $release cannot be had: $(why)"
 done
+[ -z "$missing" ] || echo "$missing; taking $release instead" >&3
 
-[ "$arch" = arm64 ] || exit 0
-# Some mirrors do not serve .dsc files, which apt can do without.
-cd "$dir/source"
-apt-get source --download-only --tar-only xen
-apt-get source --download-only --diff-only xen
+unpack "$new/packages" "$new/tree"
+if ls "$new"/computer/*.deb > /dev/null 2>&1; then
+	unpack "$new/computer" "$new/emulator"
+else
+	ln -s tree "$new/emulator"
+fi
+
+# From here on until it is whole, it is no machine.
+rm -f "$dir"/*.done
+for part in apt packages source tree emulator release version; do
+	rm -rf "${dir:?}/$part"
+	mv "$new/$part" "$dir/$part"
+done
+rm -rf "$new" "$new.log"

@@ -35,8 +35,12 @@ tell 'Debian runs as dom0.  There is no other domain yet, and no disk but a file
 dom0 'xl list'
 dom0 'truncate -s 64M /tmp/disk.img; ls -lh /tmp/disk.img'
 
-tell 'The guest is an ordinary Debian kernel.  libxl is asked for a virtio device:'
-configure guest 2 1
+target=/tmp/disk.img configure guest 2 1
+if knows_entries; then
+	tell 'The guest is an ordinary Debian kernel.  libxl is asked for a virtio device:'
+else
+	tell 'The guest is an ordinary Debian kernel.  libxl is asked for a virtio disk:'
+fi
 dom0 'cat /log/guest.cfg'
 
 tell 'It is created, but must not run before its disk is there:'
