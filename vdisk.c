@@ -1,24 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * vdisk: one virtio disk for one Xen guest.  Owns the command line, the order
- * in which things are opened, the loop, signals and the exit status.  Knows
- * nothing of Xen's interfaces or of virtio.
+ * in which things are opened, readiness and the exit status.  Knows nothing of
+ * Xen's interfaces or of virtio.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <poll.h>
 #include <pwd.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/param.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <xentoollog.h>
@@ -28,6 +23,7 @@
 #include "disk.h"
 #include "guest.h"
 #include "ioreq.h"
+#include "loop.h"
 #include "sandbox.h"
 #include "virtio_mmio.h"
 
@@ -40,41 +36,6 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 #define ADDRESS_LIMIT (UINT64_C(1) << 52)
 
 #define MIB	      (UINT64_C(1) << 20)
-
-/* Milliseconds after which a silent guest is asked whether it still exists. */
-#define SILENCE 1000
-
-/*
- * Milliseconds for which no requests are taken after guest memory was
- * forgotten.  A guest that gives up memory while it uses its disk says so for
- * nearly every page, and if each time the rings were mapped again first, that
- * would take for ever.  In a lull there is nothing to wait for or to unmap.
- */
-#define LULL 5
-
-/*
- * Microseconds of looking for more work before we sleep: what is always worth
- * it, and the most that there is.  On slow machines it is worth it for longer,
- * for as long as to fall asleep and be woken would take so many times; each time
- * it would have taken that, whoever waits for our processor gets it.
- */
-#define POLL	 50
-#define POLL_MAX 10000
-#define WAKE_UPS 16
-
-/*
- * How often in a row we look in vain before we do without, and how often until
- * we try again.
- */
-#define VAIN  4
-#define RETRY 256
-
-/* Milliseconds for which work may keep us from signals. */
-#define DEAF 10
-
-/* In nanoseconds, as all times that we keep are. */
-#define MICROSECOND UINT64_C(1000)
-#define MILLISECOND UINT64_C(1000000)
 
 struct options {
 	unsigned domid;
@@ -93,24 +54,14 @@ struct options {
 	bool verbose;
 };
 
-/* What the loop works on. */
+/* What is open. */
 struct vdisk {
 	xentoollog_logger *log;
 	struct guest *guest;
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct device *dev;
-	int signals; /* signalfd; -1: we are to end */
-	bool event;  /* there is one to be taken off ioreq_fd() */
-	enum device_next next;
-	uint64_t map_limit; /* bytes of guest memory */
-	uint64_t poll;	    /* to look for what is next, at most */
-	unsigned missed[3]; /* ... so often in a row, by what it is */
-	uint64_t now;
-	uint64_t worked;   /* when there was work */
-	uint64_t yielded;  /* when others were let to our processor */
-	uint64_t listened; /* when the kernel was asked for news */
-	uint64_t lull_end;
+	int signals; /* signalfd */
 };
 
 static const char usage[] =
@@ -207,7 +158,7 @@ take_option(struct options *o, int c)
 		o->pidfile = optarg;
 		break;
 	case 'P':
-		o->poll = number("POLL", optarg, POLL_MAX + 1);
+		o->poll = number("POLL", optarg, POLL_US_MAX + 1);
 		break;
 	case 'r':
 		o->how |= DISK_READ_ONLY;
@@ -424,185 +375,12 @@ tell_ready(void)
 	close(STDOUT_FILENO);
 }
 
-/*
- * Carry out one access.  False: it must wait until nothing is in flight.
- */
-static bool
-serve(struct vdisk *v, struct access *a)
-{
-	if (a->kind != ACCESS_INVALIDATE)
-		return device_access(v->dev, a);
-	if (!device_idle(v->dev))
-		return false;
-	guest_forget(v->guest);
-	/* The lull is not prolonged: requests get their turn, too. */
-	if (v->now >= v->lull_end)
-		v->lull_end = v->now + LULL * MILLISECOND;
-	return true;
-}
-
-static uint64_t
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * UINT64_C(1000000000) + t.tv_nsec;
-}
-
-/*
- * For how long it is worth it on this machine to look for more work: by the
- * quickest of some goes, since others may be at work just now.
- */
-static uint64_t
-worthwhile(void)
-{
-	enum { GOES = 4 };
-	static const struct timespec moment = {.tv_nsec = 1};
-	uint64_t quickest = POLL_MAX * MICROSECOND / GOES, begin, time;
-
-	prctl(PR_SET_TIMERSLACK, 1); /* or Linux adds 50 us */
-	for (int go = 0; go < GOES; go++) {
-		begin = now();
-		for (int i = 0; i < WAKE_UPS / GOES; i++)
-			nanosleep(&moment, NULL);
-		time = now() - begin;
-		quickest = MIN(quickest, time);
-	}
-	return MAX(POLL * MICROSECOND, GOES * quickest);
-}
-
-/*
- * Whether to look for more work instead of sleeping, there having been some
- * ('worked') or not.  To be woken costs us, and a vCPU that waits, more than to
- * look for a while; but not for what mostly takes longer to come.  Once we
- * sleep, it seems to take longer than it does, by as much as that costs: so we
- * cannot tell that it would pay again, and try now and then.
- */
-static bool
-look_on(struct vdisk *v, bool worked)
-{
-	unsigned *missed = &v->missed[v->next];
-	uint64_t gap;
-
-	/* A disk at work may need our processor. */
-	if (!worked && (*missed >= VAIN || v->next == DEVICE_DISK))
-		return false;
-	v->now = now();
-	gap = v->now - v->worked;
-	if (worked) {
-		*missed = gap < v->poll ? 0 : (*missed + 1) % RETRY;
-		v->worked = v->now;
-		v->next = device_next(v->dev);
-	} else if (gap >= v->poll) {
-		return false;
-	} else if (v->now - v->yielded >= v->poll / WAKE_UPS) {
-		sched_yield();
-		v->yielded = v->now;
-	}
-	return true;
-}
-
-/*
- * A signal: two of them ask for something, all others for our end.
- */
-static void
-take_signal(struct vdisk *v)
-{
-	struct signalfd_siginfo signal = {.ssi_signo = 0};
-
-	if (read(v->signals, &signal, sizeof(signal)) < 0)
-		return;
-	if (signal.ssi_signo == SIGUSR1)
-		device_resize(v->dev);
-	else if (signal.ssi_signo == SIGUSR2)
-		device_report(v->dev);
-	else
-		v->signals = -1;
-}
-
-/*
- * Take the news that the kernel has for us, for which we sleep 'timeout'
- * milliseconds at most.  The exit status if it is that we are to end, or -1.
- */
-static int
-take_news(struct vdisk *v, int timeout)
-{
-	struct pollfd fd[] = {
-	    {.fd = ioreq_fd(v->io), .events = POLLIN},
-	    {.fd = blk_fd(v->blk), .events = POLLIN},
-	    {.fd = v->signals, .events = POLLIN},
-	};
-	int n;
-
-	/*
-	 * A vCPU that caused the event was looked for before this.  As long as
-	 * it is not taken off, no other one interrupts us.
-	 */
-	if (timeout > 0 && v->event && ioreq_wake(v->io) < 0)
-		return EXIT_REFUSED;
-	n = poll(fd, 3, timeout);
-	v->event = n > 0 && fd[0].revents != 0;
-	if (n == 0 && timeout == SILENCE && !ioreq_alive(v->io)) {
-		xtl_log(v->log, XTL_NOTICE, -1, "vdisk", "the guest is gone");
-		return 0;
-	}
-	if (n > 0 && fd[2].revents != 0)
-		take_signal(v);
-	v->now = v->listened = now();
-	return -1;
-}
-
-/*
- * The loop.  Accesses come first, since a vCPU stands still meanwhile; while
- * one of them waits for the requests in flight, or we are to end, no further
- * requests are taken.  Returns the exit status.
- */
-static int
-run(struct vdisk *v)
-{
-	int status = -1;
-
-	while (status < 0) {
-		struct access a;
-		bool worked = false, waiting = false, lull, full, hold, awake;
-
-		while (ioreq_next(v->io, &a)) {
-			if (serve(v, &a)) {
-				ioreq_done(v->io, &a);
-				worked = true;
-			} else {
-				waiting = true;
-			}
-		}
-		lull = v->now < v->lull_end;
-		full = guest_mapped(v->guest) > v->map_limit;
-		hold = waiting || lull || full || v->signals < 0;
-		worked |= device_run(v->dev, hold);
-		if (v->signals < 0 && device_idle(v->dev))
-			return 0;
-		if (waiting && device_idle(v->dev))
-			continue; /* what it waited for is over */
-		if (full && device_idle(v->dev)) {
-			guest_forget(v->guest);
-			continue;
-		}
-
-		awake = look_on(v, worked);
-		if (awake && v->now - v->listened < DEAF * MILLISECOND)
-			continue;
-		if (!awake && !hold)
-			awake = device_await(v->dev);
-		status = take_news(v, awake ? 0 : lull ? LULL : SILENCE);
-	}
-	return status;
-}
-
 int
 main(int argc, char **argv)
 {
 	struct options o;
-	struct vdisk v = {.now = 0};
+	struct vdisk v;
+	uint64_t poll_ns;
 
 	open_standard_streams();
 	o = parse(argc, argv);
@@ -610,8 +388,7 @@ main(int argc, char **argv)
 		go_to_background();
 	v.log = (xentoollog_logger *)xtl_createlogger_stdiostream(
 	    stderr, o.verbose ? XTL_DEBUG : XTL_NOTICE, 0);
-	v.map_limit = o.map_limit;
-	v.poll = o.poll < 0 ? worthwhile() : o.poll * MICROSECOND;
+	poll_ns = o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
 	if (v.log == NULL || !open_all(&v, &o) || !drop_rights(&v, &o))
 		return EXIT_REFUSED;
 	/* From here on the guest is listened to. */
@@ -619,5 +396,14 @@ main(int argc, char **argv)
 	if (v.dev == NULL)
 		return EXIT_REFUSED;
 	tell_ready();
-	return run(&v);
+	return loop_run(&(struct loop_config){
+	    .log = v.log,
+	    .guest = v.guest,
+	    .io = v.io,
+	    .blk = v.blk,
+	    .dev = v.dev,
+	    .signals = v.signals,
+	    .map_limit = o.map_limit,
+	    .poll_ns = poll_ns,
+	});
 }
