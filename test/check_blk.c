@@ -1339,6 +1339,9 @@ END_TEST
 
 /* What a ring in the wrong hands could do. */
 
+/* Operations of Linux 6.19, which most headers do not have yet. */
+enum { OP_NOP128 = 63, OP_URING_CMD128 = 64 };
+
 static bool
 is_used(unsigned opcode, bool read_only)
 {
@@ -1356,6 +1359,22 @@ is_used(unsigned opcode, bool read_only)
 	default:
 		return false;
 	}
+}
+
+/*
+ * Number of operations that the kernel has, whatever the headers know of.
+ */
+static unsigned
+operations(void)
+{
+	struct io_uring_probe *probe = io_uring_get_probe();
+	unsigned n;
+
+	ck_assert_ptr_nonnull(probe);
+	n = probe->last_op + 1;
+	io_uring_free_probe(probe);
+	ck_assert_uint_gt(n, IORING_OP_WRITE);
+	return n;
 }
 
 /*
@@ -1378,29 +1397,40 @@ misuse(unsigned opcode, unsigned flags)
 	return res;
 }
 
+static void
+expect_no_way(unsigned opcode, unsigned flags)
+{
+	int res = misuse(opcode, flags);
+
+	/* For those of 128 bytes no entry of ours has room. */
+	if (opcode == OP_NOP128 || opcode == OP_URING_CMD128)
+		ck_assert(res == -EACCES || res == -EINVAL);
+	else
+		ck_assert_int_eq(res, -EACCES);
+}
+
 START_TEST(the_ring_does_what_the_disk_needs_and_nothing_else)
 {
 	bool read_only = _i;
-	unsigned opcode;
+	unsigned opcode, n = operations();
 
 	open_disk(MAX_LEN, read_only);
 	expect_read(0, SECTOR);
-	for (opcode = 0; opcode < IORING_OP_LAST; opcode++)
+	for (opcode = 0; opcode < n; opcode++)
 		if (!is_used(opcode, read_only))
-			ck_assert_int_eq(
-			    misuse(opcode, IOSQE_FIXED_FILE), -EACCES);
+			expect_no_way(opcode, IOSQE_FIXED_FILE);
 	expect_disk_untouched();
 }
 END_TEST
 
 START_TEST(the_ring_works_on_no_other_file)
 {
-	unsigned opcode;
+	unsigned opcode, n = operations();
 
 	open_disk(MAX_LEN, false);
 	expect_read(0, SECTOR);
-	for (opcode = 0; opcode < IORING_OP_LAST; opcode++)
-		ck_assert_int_eq(misuse(opcode, 0), -EACCES);
+	for (opcode = 0; opcode < n; opcode++)
+		expect_no_way(opcode, 0);
 	ck_assert_int_eq(
 	    io_uring_register_files_update(fake_uring.ring, 0, &fd, 1),
 	    -EACCES);
