@@ -455,11 +455,11 @@ engine_reap(struct engine *engine)
 
 	while ((op = STAILQ_FIRST(&engine->done)) == NULL) {
 		/* Before we say "nothing yet", what goes on may do so. */
-		if (io_uring_peek_cqe(&engine->uring, &cqe) != 0) {
+		if (!io_uring_peek_batch_cqe(&engine->uring, &cqe, 1)) {
 			kick(engine);
 			if (!STAILQ_EMPTY(&engine->done))
 				continue;
-			if (io_uring_peek_cqe(&engine->uring, &cqe) != 0)
+			if (!io_uring_peek_batch_cqe(&engine->uring, &cqe, 1))
 				return NULL;
 		}
 		complete(engine, io_uring_cqe_get_data(cqe), cqe->res);

@@ -769,19 +769,20 @@ xenevtchn_notify(xenevtchn_handle *xce, evtchn_port_t local)
 	return REAL(xenevtchn_notify)(xce, local);
 }
 
-/* Called by io_uring_peek_cqe() when it finds nothing. */
-int
-__io_uring_get_cqe(struct io_uring *ring, struct io_uring_cqe **cqe,
-    unsigned submit, unsigned wait, sigset_t *sigmask)
+unsigned
+io_uring_peek_batch_cqe(
+    struct io_uring *ring, struct io_uring_cqe **cqes, unsigned max)
 {
-	if (opened && out != NULL) {
+	unsigned n = REAL(io_uring_peek_batch_cqe)(ring, cqes, max);
+
+	if (n == 0 && opened && out != NULL) {
 		record_published(false);
 		record_deferred();
 		record_available();
 		record_kicks();
 		queue.event = wanted_event();
 	}
-	return REAL(__io_uring_get_cqe)(ring, cqe, submit, wait, sigmask);
+	return n;
 }
 
 #if defined(__aarch64__)
