@@ -155,7 +155,7 @@ blk_set_writeback(struct blk *blk, bool writeback)
 void
 blk_sync(struct blk *blk)
 {
-	if (fdatasync(blk->disk.fd) < 0)
+	if (!blk->disk.read_only && fdatasync(blk->disk.fd) < 0)
 		xtl_log(
 		    blk->disk.log, XTL_ERROR, errno, "vdisk", "flush failed");
 }
@@ -276,10 +276,14 @@ transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
 }
 
 static void
-flush(struct blk *blk, struct engine_op *op)
+flush(struct blk *blk, struct blk_req *req)
 {
-	op->what = ENGINE_FLUSH;
-	engine_start(blk->engine, op);
+	req->op.what = ENGINE_FLUSH;
+	/* Some file systems cannot flush what is never written. */
+	if (blk->disk.read_only)
+		finish(blk, req, VIRTIO_BLK_S_OK);
+	else
+		engine_start(blk->engine, &req->op);
 }
 
 /*
@@ -309,7 +313,7 @@ next_range(struct blk *blk, struct blk_req *req)
 	if (blk->writeback)
 		finish(blk, req, VIRTIO_BLK_S_OK);
 	else
-		flush(blk, op);
+		flush(blk, req);
 }
 
 /*
@@ -412,7 +416,7 @@ blk_submit(struct blk *blk, struct blk_req *req)
 		break;
 	case VIRTIO_BLK_T_FLUSH:
 		blk->stats.flushes++;
-		flush(blk, op);
+		flush(blk, req);
 		break;
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:

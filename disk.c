@@ -77,7 +77,7 @@ queue_limit(dev_t dev, const char *name)
 static bool
 describe_device(struct disk *disk, dev_t dev)
 {
-	int logical, alignment;
+	int logical, alignment, read_only;
 
 	if (ioctl(disk->fd, BLKSSZGET, &logical) < 0 ||
 	    ioctl(disk->fd, BLKPBSZGET, &disk->physical) < 0 ||
@@ -85,6 +85,12 @@ describe_device(struct disk *disk, dev_t dev)
 	    ioctl(disk->fd, BLKIOMIN, &disk->io_min) < 0 ||
 	    ioctl(disk->fd, BLKIOOPT, &disk->io_opt) < 0)
 		return cannot(disk, "get the block sizes of");
+	/* Which can be opened for writing all the same. */
+	if (!disk->read_only && ioctl(disk->fd, BLKROGET, &read_only) == 0 &&
+	    read_only) {
+		errno = EROFS;
+		return cannot(disk, "write");
+	}
 	disk->logical = logical;
 	disk->alignment = MAX(alignment, 0); /* -1: not known */
 	if (queue_limit(dev, "discard_max_bytes") > 0 &&

@@ -86,8 +86,8 @@ open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
 	    {.opcode = IORING_RESTRICTION_SQE_OP,
 		.sqe_op = IORING_OP_READ_FIXED},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
 	    /* From here on not if read-only. */
+	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
 	    {.opcode = IORING_RESTRICTION_SQE_OP,
@@ -95,7 +95,7 @@ open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 	    {.opcode = IORING_RESTRICTION_SQE_OP,
 		.sqe_op = IORING_OP_FALLOCATE},
 	};
-	unsigned n = disk->read_only ? 5 : sizeof(allowed) / sizeof(allowed[0]);
+	unsigned n = disk->read_only ? 4 : sizeof(allowed) / sizeof(allowed[0]);
 	struct iovec buffers = {NULL, BUFFERS};
 	const int files[] = {disk->fd, disk->direct};
 	struct io_uring *uring = &engine->uring;

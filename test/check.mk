@@ -23,6 +23,7 @@ check_sandbox     := sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
 check_legacy      := $(check_virtio_mmio)
 check_host        := test/child test/fake_xen test/driver
+check_disk        := $(check_host)
 check_fuzz        := $(CHECK_DEVICE) test/fuzz test/fake_ioreq test/fake_log
 
 # The kernel may refuse to map and unmap.
@@ -75,7 +76,7 @@ $(BUILD)/test/lib/record.so: test/record.c
 
 $(BUILD)/test/check_trace: | $(PROGRAM) $(FAKE_XEN_LIBS) $(BUILD)/test/lib/record.so
 
-$(BUILD)/test/check_host: | $(PROGRAM) $(FAKE_XEN_LIBS) $(BUILD)/test/lib/fake_host.so
+$(BUILD)/test/check_host $(BUILD)/test/check_disk: | $(PROGRAM) $(FAKE_XEN_LIBS) $(BUILD)/test/lib/fake_host.so
 
 $(FAKE_XEN_LIBS): $(BUILD)/test/lib/libfakexen.so
 	@ln -sf libfakexen.so $@
