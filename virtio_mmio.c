@@ -463,6 +463,7 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
  * Why the state that was left cannot be continued with the disk that we have,
  * or NULL.  The driver can be told of nothing but growth (5.2.5): not that
  * features are gone, that blocks are larger, or that the end has come nearer.
+ * What it discards in vain (blk.c) it need not be told.
  */
 static const char *
 unfit(const struct virtio_mmio *dev)
@@ -480,7 +481,8 @@ unfit(const struct virtio_mmio *dev)
 		return "it was --legacy and is not, or the other way round";
 	if ((changed & FEATURE(VIRTIO_BLK_F_RO)) != 0)
 		return "it was read-only and is not, or the other way round";
-	if ((s->device_features & changed) != 0)
+	if ((s->device_features & changed & ~FEATURE(VIRTIO_BLK_F_DISCARD)) !=
+	    0)
 		return "it had features that are not offered any more";
 	if (s->blk_size != le32toh(config->blk_size))
 		return "its block size was another";

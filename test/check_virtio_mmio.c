@@ -2062,6 +2062,21 @@ START_TEST(features_that_are_gone_are_refused)
 }
 END_TEST
 
+/*
+ * To discard in vain does no harm, to a guest that stands still much.
+ */
+START_TEST(a_disk_that_cannot_discard_any_more_is_continued)
+{
+	start(USUAL | FEATURE(VIRTIO_BLK_F_DISCARD));
+	ck_assert(left()->device_features & FEATURE(VIRTIO_BLK_F_DISCARD));
+	io.adopted = true;
+	ck_assert(open_unit(path, DISK_NO_HOLES, false));
+	ck_assert(offered() & FEATURE(VIRTIO_BLK_F_DISCARD));
+	wr(VIRTIO_MMIO_STATUS, 0);
+	ck_assert(!(offered() & FEATURE(VIRTIO_BLK_F_DISCARD)));
+}
+END_TEST
+
 START_TEST(features_that_are_new_are_offered_after_a_reset)
 {
 	uint64_t all;
@@ -2228,6 +2243,7 @@ main(void)
 	tcase_add_test(tc, a_disk_that_is_not_read_only_any_more_is_refused);
 	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 8);
 	tcase_add_test(tc, features_that_are_gone_are_refused);
+	tcase_add_test(tc, a_disk_that_cannot_discard_any_more_is_continued);
 	tcase_add_test(tc, features_that_are_new_are_offered_after_a_reset);
 	tcase_add_test(tc, another_block_size_is_refused);
 	return cases_run(s);
