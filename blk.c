@@ -34,6 +34,9 @@
 #define DISCARD_MAX (UINT32_C(1) << 21)
 #define ZEROES_MAX  (UINT32_C(1) << 17)
 
+/* ... and one that is discarded while all else waits: 32 MiB. */
+#define DISCARD_ONLY_MAX (UINT32_C(1) << 16)
+
 /* What the host can do with a range in place of writing to it. */
 #define MAKE_HOLE  (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define MAKE_ZEROS (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
@@ -59,8 +62,10 @@ static void
 configure(struct blk *blk)
 {
 	const struct disk *d = &blk->disk;
-	uint32_t block = d->logical;
+	uint32_t block = d->logical, discard_max = DISCARD_MAX;
 
+	if (d->discard_only)
+		discard_max = MAX(DISCARD_ONLY_MAX, d->hole / SECTOR);
 	blk->capacity = d->size / SECTOR;
 	blk->config = (struct virtio_blk_config){
 	    .capacity = htole64(blk->capacity),
@@ -70,12 +75,12 @@ configure(struct blk *blk)
 	    .alignment_offset = MIN(d->alignment / block, UINT8_MAX),
 	    .min_io_size = htole16(MIN(d->io_min / block, UINT16_MAX)),
 	    .opt_io_size = htole32(d->io_opt / block),
-	    .max_discard_sectors = htole32(DISCARD_MAX),
+	    .max_discard_sectors = htole32(discard_max),
 	    .max_discard_seg = htole32(BLK_RANGES),
 	    .discard_sector_alignment = htole32(d->hole / SECTOR),
 	    .max_write_zeroes_sectors = htole32(ZEROES_MAX),
 	    .max_write_zeroes_seg = htole32(BLK_RANGES),
-	    .write_zeroes_may_unmap = d->hole != 0,
+	    .write_zeroes_may_unmap = d->hole != 0 && !d->discard_only,
 	};
 }
 
@@ -299,7 +304,8 @@ next_range(struct blk *blk, struct blk_req *req)
 
 	while (req->ranges > 0) {
 		r = &req->range[--req->ranges];
-		op->what = ENGINE_ALLOCATE;
+		op->what = discard && blk->disk.discard_only ? ENGINE_DISCARD
+							     : ENGINE_ALLOCATE;
 		op->mode = can_discard(blk) && (discard || r->flags != 0)
 			       ? MAKE_HOLE
 			       : MAKE_ZEROS;
@@ -487,7 +493,7 @@ proceed(struct blk *blk, struct blk_req *req)
 	*(op->what == ENGINE_READ ? &blk->stats.read : &blk->stats.written) +=
 	    op->done;
 	/* A device cannot do it with a part of a block: EINVAL. */
-	if (op->what == ENGINE_ALLOCATE &&
+	if ((op->what == ENGINE_ALLOCATE || op->what == ENGINE_DISCARD) &&
 	    (op->error == EOPNOTSUPP || op->error == EINVAL)) {
 		do_otherwise(blk, req);
 	} else if (op->error != 0) {

@@ -72,7 +72,7 @@ queue_limit(dev_t dev, const char *name)
 
 /*
  * What a device likes.  Linux makes holes in one by telling it to write zeros,
- * so it must be able to do that, too.
+ * which many cannot: thin volumes, for one.
  */
 static bool
 describe_device(struct disk *disk, dev_t dev)
@@ -93,9 +93,9 @@ describe_device(struct disk *disk, dev_t dev)
 	}
 	disk->logical = logical;
 	disk->alignment = MAX(alignment, 0); /* -1: not known */
-	if (queue_limit(dev, "discard_max_bytes") > 0 &&
-	    queue_limit(dev, "write_zeroes_max_bytes") > 0)
+	if (queue_limit(dev, "discard_max_bytes") > 0)
 		disk->hole = queue_limit(dev, "discard_granularity");
+	disk->discard_only = queue_limit(dev, "write_zeroes_max_bytes") == 0;
 	return true;
 }
 
@@ -118,7 +118,7 @@ describe_file(struct disk *disk, uint32_t block, bool direct)
 	/* Whether it can have holes is tried out behind the end. */
 	if (fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		disk->size, block) == 0)
-		disk->hole = block;
+		disk->hole = disk->physical;
 	disk->in_memory =
 	    !direct && fstatfs(disk->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
 }

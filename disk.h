@@ -37,8 +37,9 @@ struct disk {
 	uint32_t alignment; /* first physical block starts here */
 	uint32_t io_min;    /* smallest unit that performs */
 	uint32_t io_opt;    /* best unit, 0 if unknown */
-	uint32_t hole;	    /* unit in which it can be given back to the host,
-			       and is zeros then; 0 if it cannot */
+	uint32_t hole;	    /* unit in which it can be given back to the host;
+			       0 if it cannot */
+	bool discard_only;  /* ... with BLKDISCARD, and may not be zeros then */
 };
 
 /*

@@ -25,10 +25,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/param.h>
 #include <unistd.h>
 
 #include <liburing.h>
+#include <linux/fs.h>
 #include <xentoollog.h>
 
 #include "disk.h"
@@ -63,7 +65,8 @@ struct engine {
 	char *buffers;
 	bool taken[BUFFERS / PAGE];
 	unsigned busy[2]; /* transfers that the kernel has: cached, direct */
-	int memory;	  /* the file, if it is in memory; else -1 */
+	int fd;		  /* the disk */
+	bool in_memory;	  /* ... and nowhere else */
 	int64_t budget;	  /* bytes left to transfer in this go */
 	struct engine_ops waiting; /* to be handed to the kernel */
 	struct engine_ops done;
@@ -135,7 +138,8 @@ engine_open(const struct disk *disk, unsigned max)
 		return NULL;
 	}
 	engine->log = disk->log;
-	engine->memory = disk->in_memory ? disk->fd : -1;
+	engine->fd = disk->fd;
+	engine->in_memory = disk->in_memory;
 	STAILQ_INIT(&engine->waiting);
 	STAILQ_INIT(&engine->done);
 	STAILQ_INIT(&engine->flushing);
@@ -273,10 +277,22 @@ transfer(struct engine *engine, struct engine_op *op)
 	last = &op->data[segments - 1];
 	beyond = MAX(len - engine->budget, 0);
 	last->iov_len -= beyond;
-	n = transfer_now(engine->memory, op, segments);
+	n = transfer_now(engine->fd, op, segments);
 	last->iov_len += beyond;
 	engine->budget -= MAX(roundup(n, PAGE), PAGE);
 	return n < 0 ? -errno : n;
+}
+
+/*
+ * Discard the range.  0 or -errno.
+ */
+static int
+discard(struct engine *engine, const struct engine_op *op)
+{
+	uint64_t range[] = {op->offset, op->left};
+
+	engine->budget = 0;
+	return ioctl(engine->fd, BLKDISCARD, range) < 0 ? -errno : 0;
 }
 
 /*
@@ -403,8 +419,12 @@ start_waiting(struct engine *engine)
 	while ((op = STAILQ_FIRST(&engine->waiting)) != NULL) {
 		if (is_transfer(op) && !admit(engine, op))
 			return;
+		if (op->what == ENGINE_DISCARD && engine->budget <= 0)
+			return;
 		STAILQ_REMOVE_HEAD(&engine->waiting, link);
-		if (is_transfer(op) && engine->memory >= 0) {
+		if (op->what == ENGINE_DISCARD) {
+			complete(engine, op, discard(engine, op));
+		} else if (is_transfer(op) && engine->in_memory) {
 			complete(engine, op, transfer(engine, op));
 		} else {
 			engine->budget -= roundup(op->left, PAGE);

@@ -19,6 +19,7 @@ enum engine_what {
 	ENGINE_WRITE,
 	ENGINE_FLUSH,	 /* fdatasync() */
 	ENGINE_ALLOCATE, /* fallocate() */
+	ENGINE_DISCARD,	 /* BLKDISCARD, of a device; holds up all else */
 };
 
 struct engine_op {

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <linux/capability.h>
+#include <linux/fs.h>
 #include <seccomp.h>
 #include <xenforeignmemory.h>
 #include <xentoollog.h>
@@ -112,6 +113,7 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	ALLOW(pwrite64, IS(0, sandbox->disk));
 	ALLOW(preadv, IS(0, sandbox->disk));
 	ALLOW(pwritev, IS(0, sandbox->disk));
+	ALLOW(ioctl, IS(0, sandbox->disk), IS(1, BLKDISCARD));
 	/* What we are told: */
 	ALLOW(read, IS(0, sandbox->signals));
 	/* Interrupts, and whether the guest exists: */

@@ -8,19 +8,20 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <check.h>
-#include <linux/fs.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
@@ -47,6 +48,7 @@ static char disk[64];
 static int file = -1; /* behind the disk, in memory */
 static volatile struct fake_host *host;
 static char host_path[64];
+static bool thin; /* let the kernel know of no way to write zeros to it */
 static struct driver drv;
 
 static void
@@ -79,6 +81,30 @@ use_device(unsigned block)
 	return device != NULL;
 }
 
+/* A field of the configuration. */
+#define CONFIG(field)                                                          \
+	driver_get(&drv,                                                       \
+	    VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, field),    \
+	    sizeof(((struct virtio_blk_config *)0)->field))
+
+/*
+ * What sysfs says of the device is what the test says, for this process and
+ * those that it starts.
+ */
+static void
+pretend(const char *limit, const char *value)
+{
+	char path[] = "/tmp/vdisk-disk-XXXXXX", place[128];
+	int fd = mkostemp(path, O_CLOEXEC);
+
+	snprintf(place, sizeof(place), "/sys/block/%s/queue/%s",
+	    strrchr(disk, '/') + 1, limit);
+	if (write(fd, value, strlen(value)) < 0 || unshare(CLONE_NEWNS) != 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+	    mount(path, place, NULL, MS_BIND, NULL) != 0 || unlink(path) != 0)
+		_exit(126);
+}
+
 static void
 start(const char *option)
 {
@@ -86,6 +112,8 @@ start(const char *option)
 
 	if (!child_start())
 		return;
+	if (thin)
+		pretend("write_zeroes_max_bytes", "0\n");
 	setenv(FAKE_HOST, host_path, 1);
 	child_exec(args, "fake_host.so");
 }
@@ -136,12 +164,10 @@ finish_refused(const char *what)
 
 START_TEST(a_device_that_is_read_only_is_refused_to_writers)
 {
-	int fd, yes = 1;
-
+	/* An option of losetup(8), too. */
+	snprintf(disk, sizeof(disk), "-r /proc/%d/fd/%d", getpid(), file);
 	if (!use_device(512))
 		return;
-	fd = open(disk, O_RDONLY | O_CLOEXEC);
-	ck_assert_int_eq(ioctl(fd, BLKROSET, &yes), 0);
 	start("--");
 	finish_refused("cannot write");
 	assert_mentions(errors(), strerror(EROFS));
@@ -152,6 +178,103 @@ START_TEST(a_device_that_is_read_only_is_refused_to_writers)
 }
 END_TEST
 
+/*
+ * Discard or zero some sectors.
+ */
+static uint8_t
+clear(uint32_t type, uint64_t sector, uint32_t sectors)
+{
+	static uint64_t gpa;
+	struct virtio_blk_discard_write_zeroes *range;
+
+	if (gpa == 0)
+		gpa = driver_alloc(&drv, sizeof(*range), 16);
+	range = fake_xen_ram(gpa);
+	*range = (struct virtio_blk_discard_write_zeroes){
+	    .sector = sector, .num_sectors = sectors};
+	if (type == VIRTIO_BLK_T_WRITE_ZEROES)
+		range->flags = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+	return driver_io(&drv, type, 0, gpa, sizeof(*range));
+}
+
+/*
+ * As a thin volume: what it discards is zeros, but it does not say so.
+ */
+START_TEST(a_device_that_only_discards_is_offered_for_that)
+{
+	struct stat before, after;
+	uint64_t zeros;
+
+	if (!use_device(512))
+		return;
+	thin = true;
+	serve("--");
+	driver_start(&drv, MODERN, 64);
+	ck_assert(drv.offered & FEATURE(VIRTIO_BLK_F_DISCARD));
+	ck_assert_uint_ge(CONFIG(discard_sector_alignment), 1);
+	ck_assert_uint_eq(CONFIG(max_discard_sectors), 32 * MIB / SECTOR);
+	ck_assert_uint_eq(CONFIG(write_zeroes_may_unmap), 0);
+	ck_assert_uint_eq(io(VIRTIO_BLK_T_OUT, 0, MIB), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(flush(), VIRTIO_BLK_S_OK);
+	ck_assert_int_eq(fstat(file, &before), 0);
+	host->reads = 0;
+	ck_assert_uint_eq(
+	    clear(VIRTIO_BLK_T_DISCARD, 0, MIB / 2 / SECTOR), VIRTIO_BLK_S_OK);
+	/* Not by fallocate(), which such a device refuses. */
+	ck_assert_uint_eq(host->reads, 0);
+	ck_assert_int_eq(fstat(file, &after), 0);
+	ck_assert_int_le(
+	    after.st_blocks, before.st_blocks - (blkcnt_t)(MIB / 2 / 512));
+	ck_assert_uint_eq(clear(VIRTIO_BLK_T_WRITE_ZEROES, MIB / 2 / SECTOR,
+			      MIB / 2 / SECTOR),
+	    VIRTIO_BLK_S_OK);
+	zeros = driver_alloc(&drv, MIB, 4096);
+	ck_assert_uint_eq(flush(), VIRTIO_BLK_S_OK);
+	ck_assert(driver_in_file(file, 0, zeros, MIB));
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+START_TEST(a_device_that_cannot_discard_any_more_is_continued)
+{
+	if (!use_device(512))
+		return;
+	serve("--");
+	driver_start(&drv, MODERN, 64);
+	ck_assert_uint_eq(io(VIRTIO_BLK_T_OUT, 0, MIB), VIRTIO_BLK_S_OK);
+	child_kill();
+	serve("--no-discard");
+	ck_assert_uint_eq(
+	    clear(VIRTIO_BLK_T_DISCARD, 0, 8), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(
+	    clear(VIRTIO_BLK_T_WRITE_ZEROES, 0, 8), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(flush(), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+/*
+ * A file system may like to be read and written by more than it gives back.
+ */
+START_TEST(a_file_gives_back_single_pages)
+{
+	struct stat st;
+
+	if (unshare(CLONE_NEWNS) != 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+	    mount("none", "/mnt", "tmpfs", 0, "huge=always") != 0)
+		return;
+	file = open("/mnt", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	ck_assert_int_eq(ftruncate(file, DISK), 0);
+	ck_assert_int_eq(fstat(file, &st), 0);
+	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
+	serve("--");
+	driver_start(&drv, MODERN, 64);
+	ck_assert_uint_eq(CONFIG(opt_io_size),
+	    st.st_blksize > 4096 ? st.st_blksize / SECTOR : 0);
+	ck_assert_uint_eq(CONFIG(discard_sector_alignment), 4096 / SECTOR);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -159,5 +282,8 @@ main(void)
 	TCase *tc = cases_add(s, "disk", setup, child_kill);
 
 	tcase_add_test(tc, a_device_that_is_read_only_is_refused_to_writers);
+	tcase_add_test(tc, a_device_that_only_discards_is_offered_for_that);
+	tcase_add_test(tc, a_device_that_cannot_discard_any_more_is_continued);
+	tcase_add_test(tc, a_file_gives_back_single_pages);
 	return cases_run(s);
 }
