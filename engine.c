@@ -14,19 +14,24 @@
  * not of whole blocks goes through the page cache all the same, which knows how
  * to write a part of one, and the last one of a file.  The two are never at work
  * at the same time: each finds what the other has written, but only when it
- * begins after that.
+ * begins after that.  Some file systems (FUSE, 9p) cannot even do I/O that is
+ * cached on such memory, and get the buffers, too.
  *
  * On a file that is in memory there is nothing to wait for.  io_uring, which
  * does not know, would hand each operation to a thread, which costs more than
  * the operation; so they are done at once.  What is cached io_uring does at once
  * as well, and to start what is not takes it time.  So of either only so much is
- * done before the vCPUs are looked after again.
+ * done before the vCPUs are looked after again.  At once is also done, though
+ * it may take longer then, what io_uring cannot do because the host is short of
+ * something.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/param.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <liburing.h>
@@ -37,10 +42,13 @@
 #include "engine.h"
 
 /*
- * How often an operation is started again after EINTR, EAGAIN, or EFAULT: guest
- * memory can be missing for a moment while more of it is being mapped.
+ * How often an operation is started again after EINTR, EAGAIN, ENOMEM or EFAULT:
+ * guest memory can be missing for a moment while more of it is being mapped.
  */
 #define RETRIES 16
+
+/* Seconds for which the host may have no memory for an operation. */
+#define STARVATION_MAX 30
 
 /*
  * The buffers: together; what one operation gets of that at most; and at least,
@@ -64,10 +72,13 @@ struct engine {
 	uint32_t unit; /* of direct I/O, in bytes; 0: there is none */
 	char *buffers;
 	bool taken[BUFFERS / PAGE];
+	bool bounce;	  /* cached I/O needs the buffers, too */
 	unsigned busy[2]; /* transfers that the kernel has: cached, direct */
 	int fd;		  /* the disk */
 	bool in_memory;	  /* ... and nowhere else */
 	int64_t budget;	  /* bytes left to transfer in this go */
+	bool starved;	  /* no memory: wait for the next go */
+	time_t starved_since;	   /* second; 0: it is not */
 	struct engine_ops waiting; /* to be handed to the kernel */
 	struct engine_ops done;
 	/* Flushes: those that the kernel carries out, as one, and the next. */
@@ -220,7 +231,8 @@ admit(struct engine *engine, struct engine_op *op)
 		     op->left % unit == 0;
 	if (engine->busy[!op->direct] > 0 || engine->budget <= 0)
 		return false;
-	if (op->direct) {
+	op->buffer = NULL;
+	if (op->direct || engine->bounce) {
 		op->len = MIN(op->left, PIECE);
 		op->buffer = get_buffer(engine, op->len);
 		if (op->buffer == NULL)
@@ -236,7 +248,7 @@ static void
 release(struct engine *engine, struct engine_op *op, int done)
 {
 	engine->busy[op->direct]--;
-	if (!op->direct)
+	if (op->buffer == NULL)
 		return;
 	if (op->what == ENGINE_READ && done > 0)
 		copy(op, done);
@@ -250,10 +262,10 @@ static ssize_t
 transfer_now(int fd, const struct engine_op *op, unsigned segments)
 {
 	bool read = op->what == ENGINE_READ;
-	void *data = op->data->iov_base;
-	size_t len = op->data->iov_len;
+	void *data = op->buffer != NULL ? op->buffer : op->data->iov_base;
+	size_t len = op->buffer != NULL ? op->len : op->data->iov_len;
 
-	if (segments == 1) /* which costs the kernel less */
+	if (segments == 1 || op->buffer != NULL) /* costs the kernel less */
 		return read ? pread(fd, data, len, op->offset)
 			    : pwrite(fd, data, len, op->offset);
 	return read ? preadv(fd, op->data, segments, op->offset)
@@ -261,8 +273,8 @@ transfer_now(int fd, const struct engine_op *op, unsigned segments)
 }
 
 /*
- * Transfer of the rest what the budget allows, from or to memory.  The number of
- * bytes or -errno.
+ * Transfer of the rest what the budget allows, from or to memory; or what the
+ * buffer holds.  The number of bytes or -errno.
  */
 static ssize_t
 transfer(struct engine *engine, struct engine_op *op)
@@ -283,16 +295,31 @@ transfer(struct engine *engine, struct engine_op *op)
 	return n < 0 ? -errno : n;
 }
 
+static bool
+is_transfer(const struct engine_op *op)
+{
+	return op->what == ENGINE_READ || op->what == ENGINE_WRITE;
+}
+
 /*
- * Discard the range.  0 or -errno.
+ * Do without io_uring what can be done at once.  What io_uring would say.
  */
 static int
-discard(struct engine *engine, const struct engine_op *op)
+perform(struct engine *engine, struct engine_op *op)
 {
 	uint64_t range[] = {op->offset, op->left};
+	int result;
 
+	if (is_transfer(op))
+		return transfer(engine, op);
 	engine->budget = 0;
-	return ioctl(engine->fd, BLKDISCARD, range) < 0 ? -errno : 0;
+	if (op->what == ENGINE_FLUSH)
+		result = fdatasync(engine->fd);
+	else if (op->what == ENGINE_DISCARD)
+		result = ioctl(engine->fd, BLKDISCARD, range);
+	else
+		result = fallocate(engine->fd, op->mode, op->offset, op->left);
+	return result < 0 ? -errno : 0;
 }
 
 /*
@@ -312,6 +339,9 @@ submit(struct engine *engine, struct engine_op *op)
 		io_uring_prep_rw(
 		    read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe, 1,
 		    op->buffer, op->len, op->offset);
+	else if (op->buffer != NULL)
+		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
+		    0, op->buffer, op->len, op->offset);
 	else if (op->segments == 1) /* which costs the kernel less */
 		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
 		    0, op->data->iov_base, op->data->iov_len, op->offset);
@@ -322,12 +352,6 @@ submit(struct engine *engine, struct engine_op *op)
 		sqe->rw_flags = RWF_DSYNC;
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, op);
-}
-
-static bool
-is_transfer(const struct engine_op *op)
-{
-	return op->what == ENGINE_READ || op->what == ENGINE_WRITE;
 }
 
 /*
@@ -350,7 +374,10 @@ engine_start(struct engine *engine, struct engine_op *op)
 	op->done = 0;
 	op->error = 0;
 	op->retries = 0;
+	op->sync = op->what == ENGINE_DISCARD ||
+		   (engine->in_memory && is_transfer(op));
 	op->cached = false;
+	op->buffer = NULL;
 	if (op->what == ENGINE_FLUSH) {
 		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
 		return;
@@ -373,21 +400,79 @@ complete_flushes(struct engine *engine, int error)
 }
 
 /*
+ * The memory of the guest cannot be used by this file system: from now on it
+ * gets buffers.  False: it had one, or there are none.
+ */
+static bool
+bounce(struct engine *engine, const struct engine_op *op)
+{
+	if (engine->in_memory || op->buffer != NULL)
+		return false;
+	if (engine->buffers == NULL)
+		engine->buffers = aligned_alloc(PAGE, BUFFERS);
+	engine->bounce = engine->buffers != NULL;
+	return engine->bounce;
+}
+
+/*
+ * The host has no memory even for what we do ourselves.  Whether to wait, since
+ * that passes.
+ */
+static bool
+wait_for_memory(struct engine *engine)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (engine->starved_since == 0) {
+		xtl_log(engine->log, XTL_WARN, -1, "vdisk",
+		    "no memory for I/O: trying again");
+		engine->starved_since = now.tv_sec;
+	}
+	engine->starved = now.tv_sec - engine->starved_since < STARVATION_MAX;
+	return engine->starved;
+}
+
+/*
+ * Whether an operation that ended with 'res' is to be started again: this was
+ * no fault of the disk's.  ECANCELED is io_uring's word for a thread that it
+ * needs and does not get.  From a flush, ENOMEM can be what became of data.
+ */
+static bool
+is_passing(struct engine *engine, struct engine_op *op, int res)
+{
+	if (res != -EINTR && res != -EAGAIN && res != -ECANCELED &&
+	    (res != -ENOMEM || op->what == ENGINE_FLUSH) &&
+	    (res != -EFAULT || !is_transfer(op)))
+		return false;
+	if (res != -ECANCELED && op->retries++ < RETRIES)
+		return true;
+	if (res == -EFAULT)
+		return bounce(engine, op);
+	if (op->sync)
+		return res == -ENOMEM && wait_for_memory(engine);
+	op->sync = op->cached = true;
+	return true;
+}
+
+/*
  * The kernel has finished with the operation, with result 'res'.
  */
 static void
 complete(struct engine *engine, struct engine_op *op, int res)
 {
-	bool again = (res == -EINTR || res == -EAGAIN || res == -EFAULT) &&
-		     op->retries++ < RETRIES;
+	bool again = res < 0 && is_passing(engine, op, res);
 
 	if (op->what == ENGINE_FLUSH) {
-		if (again)
+		if (again && !op->sync)
 			submit(engine, op);
 		else
-			complete_flushes(engine, -res);
+			complete_flushes(
+			    engine, -(again ? perform(engine, op) : res));
 		return;
 	}
+	if (res >= 0)
+		engine->starved_since = 0;
 	if (is_transfer(op)) {
 		release(engine, op, res);
 		/* The blocks of what a file is on can be larger. */
@@ -416,16 +501,15 @@ start_waiting(struct engine *engine)
 {
 	struct engine_op *op;
 
-	while ((op = STAILQ_FIRST(&engine->waiting)) != NULL) {
+	while (
+	    (op = STAILQ_FIRST(&engine->waiting)) != NULL && !engine->starved) {
 		if (is_transfer(op) && !admit(engine, op))
 			return;
-		if (op->what == ENGINE_DISCARD && engine->budget <= 0)
+		if (op->sync && engine->budget <= 0)
 			return;
 		STAILQ_REMOVE_HEAD(&engine->waiting, link);
-		if (op->what == ENGINE_DISCARD) {
-			complete(engine, op, discard(engine, op));
-		} else if (is_transfer(op) && engine->in_memory) {
-			complete(engine, op, transfer(engine, op));
+		if (op->sync) {
+			complete(engine, op, perform(engine, op));
 		} else {
 			engine->budget -= roundup(op->left, PAGE);
 			submit(engine, op);
@@ -458,13 +542,15 @@ void
 engine_kick(struct engine *engine)
 {
 	engine->budget = AT_ONCE;
+	engine->starved = false;
 	kick(engine);
 }
 
 bool
 engine_pending(const struct engine *engine)
 {
-	return engine->budget <= 0 && !STAILQ_EMPTY(&engine->waiting);
+	return engine->budget <= 0 && !engine->starved &&
+	       !STAILQ_EMPTY(&engine->waiting);
 }
 
 struct engine_op *

@@ -39,9 +39,10 @@ struct engine_op {
 	/* The rest is engine.c's, and 'link' the caller's before and after. */
 	STAILQ_ENTRY(engine_op) link;
 	unsigned retries;
+	bool sync;    /* io_uring cannot do it: it is done at once */
 	bool cached;  /* the kernel refuses it without the page cache */
 	bool direct;  /* the kernel has it so: */
-	char *buffer; /* ... with this memory */
+	char *buffer; /* by way of this memory; or NULL */
 	uint32_t len; /* ... as many bytes */
 };
 STAILQ_HEAD(engine_ops, engine_op);

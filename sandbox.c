@@ -114,6 +114,7 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	ALLOW(preadv, IS(0, sandbox->disk));
 	ALLOW(pwritev, IS(0, sandbox->disk));
 	ALLOW(ioctl, IS(0, sandbox->disk), IS(1, BLKDISCARD));
+	ALLOW(fallocate, IS(0, sandbox->disk));
 	/* What we are told: */
 	ALLOW(read, IS(0, sandbox->signals));
 	/* Interrupts, and whether the guest exists: */

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <check.h>
@@ -42,6 +43,20 @@ static struct fake_log lg;
 static struct blk *blk;
 static int fd = -1;
 static char path[64];
+
+static time_t later; /* than it is, in seconds */
+
+int __real_clock_gettime(clockid_t id, struct timespec *t);
+int __wrap_clock_gettime(clockid_t id, struct timespec *t);
+
+int
+__wrap_clock_gettime(clockid_t id, struct timespec *t)
+{
+	int result = __real_clock_gettime(id, t);
+
+	t->tv_sec += later;
+	return result;
+}
 
 static unsigned direct; /* DISK_DIRECT, or 0: how disks are opened, besides */
 static bool no_direct;	/* as file systems in memory were before Linux 6.6 */
@@ -1110,6 +1125,14 @@ expect_zeros(const struct range *range, unsigned n)
 	ck_assert_int_eq(st.st_size, MAX_LEN);
 }
 
+static void
+expect_zero(uint64_t sector, unsigned sectors)
+{
+	static const uint8_t zeros[MAX_LEN];
+
+	expect_on_disk(sector * SECTOR, zeros, sectors * SECTOR);
+}
+
 static uint64_t
 allocated(void)
 {
@@ -1629,7 +1652,8 @@ START_TEST(a_file_never_becomes_larger_than_the_disk)
 }
 END_TEST
 
-static const int passing[] = {EINTR, EAGAIN, EFAULT};
+/* The last two from reads and writes only. */
+static const int passing[] = {EINTR, EAGAIN, ECANCELED, ENOMEM, EFAULT};
 
 START_TEST(an_interrupted_operation_is_tried_again)
 {
@@ -1639,19 +1663,102 @@ START_TEST(an_interrupted_operation_is_tried_again)
 		expect_read(i, SECTOR);
 		fake_uring.fail = i;
 		expect_write(32 + i, SECTOR);
-		fake_uring.fail = i;
+		fake_uring.fail = _i < 3 ? i : 0;
 		ck_assert_uint_eq(
 		    request(VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
 	}
-	ck_assert_uint_eq(fake_uring.fail, 0);
-	ck_assert_uint_eq(fake_uring.datasyncs, 4 + 1 + 2 + 3 + 4);
+	/* What ECANCELED means does not soon pass. */
+	if (passing[_i] != ECANCELED)
+		ck_assert_uint_eq(fake_uring.fail, 0);
+	if (_i < 2)
+		ck_assert_uint_eq(fake_uring.datasyncs, 4 + 1 + 2 + 3 + 4);
 	ck_assert_uint_eq(lg.lines, 0);
 }
 END_TEST
 
-START_TEST(an_operation_that_is_always_interrupted_fails_in_the_end)
+/*
+ * All of it: io_uring gets no thread, or no memory, from now on.
+ */
+START_TEST(what_io_uring_cannot_do_is_done_without_it)
 {
+	const struct range range[] = {{8, 8, 0}, {24, 8, UNMAP}};
+
 	fake_uring.error = passing[_i];
+	fake_uring.fail = 1000000;
+	framing = &framings[5];
+	expect_read(3, 9 * SECTOR);
+	expect_write(32, 16 * SECTOR);
+	expect_write(41, 3 * SECTOR);
+	ck_assert_uint_eq(clear(DISCARD, range, 1), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(clear(ZEROES, range + 1, 1), VIRTIO_BLK_S_OK);
+	expect_zero(8, 8);
+	expect_zero(24, 8);
+	if (passing[_i] == ENOMEM)
+		fake_uring.fail = 0;
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(memory_that_the_host_lacks_is_waited_for)
+{
+	struct job *job;
+
+	fake_uring.error = ENOMEM;
+	fake_uring.fail = 100;
+	fake_uring.starve = 100;
+	job = submit(VIRTIO_BLK_T_OUT, 8, 8 * SECTOR, 0);
+	for (unsigned i = 0; fake_uring.starve > 0; i++) {
+		ck_assert_uint_lt(i, 1000);
+		blk_kick(blk);
+		ck_assert_ptr_null(blk_reap(blk));
+		/* It would not even let us sleep, and come too often. */
+		ck_assert(fake_uring.starve == 100 || !blk_pending(blk));
+	}
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_ptr_nonnull(strstr(lg.last, "no memory"));
+	blk_kick(blk);
+	ck_assert_ptr_eq(reap(), job->req);
+	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
+	expect_on_disk(8 * SECTOR, out, 8 * SECTOR);
+	/* Not for ever, though; and the next time again. */
+	for (unsigned again = 0; again < 2; again++) {
+		fake_uring.fail = fake_uring.starve = 1000;
+		job = submit(VIRTIO_BLK_T_IN, 0, 0, 8 * SECTOR);
+		for (unsigned i = 0; i < 50; i++) {
+			blk_kick(blk);
+			ck_assert_ptr_null(blk_reap(blk));
+		}
+		later += 31;
+		blk_kick(blk);
+		ck_assert_ptr_eq(reap(), job->req);
+		ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_IOERR);
+		fake_uring.fail = fake_uring.starve = 0;
+		expect_read(0, SECTOR);
+	}
+}
+END_TEST
+
+/*
+ * As FUSE answers if it passes the page cache: such memory it cannot use.
+ */
+START_TEST(a_file_system_that_cannot_use_the_guests_memory_gets_other)
+{
+	fake_uring.no_foreign = true;
+	framing = &framings[_i];
+	expect_read(3, 9 * SECTOR);
+	expect_write(32, 16 * SECTOR);
+	fake_uring.limit = 700;
+	expect_write(40, 17 * SECTOR);
+	expect_read(3, 9 * SECTOR);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(an_operation_that_always_faults_fails_in_the_end)
+{
+	fake_uring.error = EFAULT;
 	fake_uring.fail = 100000;
 	ck_assert_uint_eq(
 	    request(VIRTIO_BLK_T_IN, 0, 0, SECTOR), VIRTIO_BLK_S_IOERR);
@@ -2380,9 +2487,12 @@ add_luck(Suite *s, SFun before)
 	tcase_add_test(tc, a_file_never_becomes_larger_than_the_disk);
 	tcase_add_loop_test(
 	    tc, an_interrupted_operation_is_tried_again, 0, COUNT(passing));
+	tcase_add_loop_test(
+	    tc, what_io_uring_cannot_do_is_done_without_it, 0, 4);
+	tcase_add_test(tc, memory_that_the_host_lacks_is_waited_for);
 	tcase_add_loop_test(tc,
-	    an_operation_that_is_always_interrupted_fails_in_the_end, 0,
-	    COUNT(passing));
+	    a_file_system_that_cannot_use_the_guests_memory_gets_other, 0, 6);
+	tcase_add_test(tc, an_operation_that_always_faults_fails_in_the_end);
 	tcase_add_loop_test(tc,
 	    a_failed_operation_is_an_error_for_the_guest_and_in_the_log, 0,
 	    COUNT(failures));

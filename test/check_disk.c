@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -48,7 +49,8 @@ static char disk[64];
 static int file = -1; /* behind the disk, in memory */
 static volatile struct fake_host *host;
 static char host_path[64];
-static bool thin; /* let the kernel know of no way to write zeros to it */
+static bool no_threads; /* not one more for the user */
+static bool thin;	/* let the kernel know of no way to write zeros to it */
 static struct driver drv;
 
 static void
@@ -109,9 +111,17 @@ static void
 start(const char *option)
 {
 	const char *const args[] = {option, "7", BASE_ARG, IRQ, disk, NULL};
+	const char *const others[] = {
+	    "-u", "nobody", option, "7", BASE_ARG, IRQ, disk, NULL};
+	const struct rlimit one = {1, 1};
 
 	if (!child_start())
 		return;
+	if (no_threads) {
+		setrlimit(RLIMIT_NPROC, &one);
+		setenv(FAKE_HOST, host_path, 1);
+		child_exec(others, "fake_host.so");
+	}
 	if (thin)
 		pretend("write_zeroes_max_bytes", "0\n");
 	setenv(FAKE_HOST, host_path, 1);
@@ -275,6 +285,32 @@ START_TEST(a_file_gives_back_single_pages)
 }
 END_TEST
 
+/*
+ * Then io_uring, which needs threads for a file as this one is, cannot do
+ * anything on it.
+ */
+START_TEST(without_a_thread_to_be_had_everything_works)
+{
+	if (geteuid() != 0)
+		return; /* who has no limit of its own to give */
+	no_threads = true;
+	serve("--");
+	driver_start(&drv, MODERN, 64);
+	for (unsigned i = 0; i < 4; i++) {
+		ck_assert_uint_eq(io(VIRTIO_BLK_T_OUT, i * MIB / SECTOR, MIB),
+		    VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(io(VIRTIO_BLK_T_IN, i * MIB / SECTOR, MIB),
+		    VIRTIO_BLK_S_OK);
+	}
+	ck_assert_uint_eq(flush(), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(
+	    clear(VIRTIO_BLK_T_DISCARD, 0, 2048), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(
+	    clear(VIRTIO_BLK_T_WRITE_ZEROES, 2048, 2048), VIRTIO_BLK_S_OK);
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
 int
 main(void)
 {
@@ -285,5 +321,6 @@ main(void)
 	tcase_add_test(tc, a_device_that_only_discards_is_offered_for_that);
 	tcase_add_test(tc, a_device_that_cannot_discard_any_more_is_continued);
 	tcase_add_test(tc, a_file_gives_back_single_pages);
+	tcase_add_test(tc, without_a_thread_to_be_had_everything_works);
 	return cases_run(s);
 }

@@ -155,7 +155,7 @@ lines(void)
 /* The disk. */
 
 static const int io_errors[] = {
-    EIO, ENOSPC, ENXIO, EREMOTEIO, EDQUOT, ENOMEM, EFBIG, EINVAL};
+    EIO, ENOSPC, ENXIO, EREMOTEIO, EDQUOT, EFBIG, EINVAL};
 static const uint32_t io_types[] = {
     VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH};
 

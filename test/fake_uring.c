@@ -21,6 +21,13 @@ int __wrap_io_uring_submit(struct io_uring *ring);
 int __real_fstatfs(int fd, struct statfs *fs);
 int __wrap_fstatfs(int fd, struct statfs *fs);
 
+ssize_t __real_pread(int fd, void *data, size_t len, off_t offset);
+ssize_t __wrap_pread(int fd, void *data, size_t len, off_t offset);
+ssize_t __real_pwrite(int fd, const void *data, size_t len, off_t offset);
+ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t offset);
+#pragma weak __real_pread
+#pragma weak __real_pwrite
+
 struct fake_uring fake_uring;
 
 static struct iovec shortened[1024];
@@ -43,6 +50,28 @@ __wrap_fstatfs(int fd, struct statfs *fs)
 }
 
 static bool
+starve(void)
+{
+	if (fake_uring.starve == 0)
+		return false;
+	fake_uring.starve--;
+	errno = ENOMEM;
+	return true;
+}
+
+ssize_t
+__wrap_pread(int fd, void *data, size_t len, off_t offset)
+{
+	return starve() ? -1 : __real_pread(fd, data, len, offset);
+}
+
+ssize_t
+__wrap_pwrite(int fd, const void *data, size_t len, off_t offset)
+{
+	return starve() ? -1 : __real_pwrite(fd, data, len, offset);
+}
+
+static bool
 is_refused(const struct io_uring_sqe *sqe)
 {
 	/* Where fallocate() has its mode, others have a length. */
@@ -56,6 +85,17 @@ is_misplaced(const struct io_uring_sqe *sqe)
 	return is_direct(sqe) && fake_uring.unit != 0 &&
 	       (sqe->off % fake_uring.unit != 0 ||
 		   sqe->len % fake_uring.unit != 0);
+}
+
+/*
+ * Whether the memory is not of our own: a buffer of engine.c's is whole pages,
+ * and a piece of a request in a test never is.
+ */
+static bool
+is_foreign(const struct io_uring_sqe *sqe)
+{
+	return fake_uring.no_foreign && (is_read(sqe) || is_write(sqe)) &&
+	       (is_vector(sqe) || sqe->addr % 4096 != 0);
 }
 
 static uint64_t
@@ -177,6 +217,8 @@ __wrap_io_uring_submit(struct io_uring *ring)
 							: EOPNOTSUPP;
 		if (is_misplaced(sqe))
 			error = EINVAL;
+		if (is_foreign(sqe))
+			error = EFAULT;
 		record(sqe);
 		if (fake_uring.fail > 0 && fake_uring.spare > 0) {
 			fake_uring.spare--;

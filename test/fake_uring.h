@@ -2,7 +2,8 @@
 /*
  * Between a program and its io_uring: what is submitted can be watched, held
  * back, shortened or made to fail.  Otherwise the kernel does the work.  The
- * program is linked with -Wl,--wrap=io_uring_submit,--wrap=fstatfs.
+ * program is linked with -Wl,--wrap=io_uring_submit,--wrap=fstatfs, and to be
+ * starved with --wrap=pread,--wrap=pwrite.
  */
 #ifndef FAKE_URING_H
 #define FAKE_URING_H
@@ -18,11 +19,14 @@ struct fake_uring {
 	unsigned spare; /* operations that pass before some fail */
 	unsigned fail;	/* operations that fail then */
 	int error;	/* ... with this errno */
-	int refuse;	/* modes of fallocate() that are not supported */
-	bool in_memory; /* let what is in memory be known to be there, when the
+	bool no_foreign; /* memory of the guest is EFAULT: all but buffers,
+			    which begin with a page */
+	int refuse;	 /* modes of fallocate() that are not supported */
+	bool in_memory;	 /* let what is in memory be known to be there, when the
 			   disk is opened; else io_uring does it all */
-	int refusal;	/* ... the errno of that, if not EOPNOTSUPP */
-	uint32_t unit;	/* direct I/O is only possible in multiples of this */
+	unsigned starve; /* pread() and pwrite() that find no memory */
+	int refusal;	 /* ... the errno of that, if not EOPNOTSUPP */
+	uint32_t unit;	 /* direct I/O is only possible in multiples of this */
 
 	/* Since fake_uring_init(): */
 	unsigned submits; /* submissions of at least one operation */

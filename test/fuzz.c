@@ -865,6 +865,9 @@ complete(unsigned i, unsigned how, uint32_t limit)
 		res = 0; /* the end of the file, if it is a transfer */
 	else
 		res = -errors[limit % 4];
+	/* Soon it would not be done by io_uring any more, and elsewhere. */
+	if ((res == -EINTR || res == -EAGAIN) && o != NULL && o->again >= 15)
+		res = -EIO;
 	if (clear && res == -ENOSPC)
 		res = -EOPNOTSUPP;
 	if (o != NULL) {
@@ -1485,7 +1488,7 @@ returned(struct owed *o, uint32_t len)
 		CHECK(status == good, "a wrong status");
 	CHECK(status == good || status == VIRTIO_BLK_S_IOERR, "no status");
 	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_FLUSH)
-		CHECK(o->flushed, "a flush that was none");
+		CHECK(o->flushed || read_only, "a flush that was none");
 	if (status == VIRTIO_BLK_S_OK && is_clearing(o) &&
 	    (o->through ||
 		!(drv.features & (FEATURE(VIRTIO_BLK_F_FLUSH) |
