@@ -106,7 +106,8 @@ void ioreq_done(struct ioreq_server *io, const struct access *a);
 /*
  * Set the level of the guest's interrupt.  Arm: 1 makes the SPI pending, its
  * level is not modelled and 0 does nothing.  x86: the ISA line stays at 1 until
- * it is set to 0.
+ * it is set to 0; where it is an edge the guest is interrupted by the change
+ * from 0 to 1 only.
  */
 void ioreq_interrupt(struct ioreq_server *io, unsigned level);
 

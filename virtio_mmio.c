@@ -340,8 +340,10 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		break;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		s->interrupt_status &= ~data;
-		if (s->interrupt_status == 0)
-			ioreq_interrupt(dev->io, 0);
+		ioreq_interrupt(dev->io, 0);
+		/* An edge is no news while the line is up. */
+		if (s->interrupt_status != 0)
+			ioreq_interrupt(dev->io, 1);
 		break;
 	case VIRTIO_MMIO_STATUS:
 		return write_status(dev, data);

@@ -585,6 +585,42 @@ START_TEST(told_of_another_size_it_tells_the_guest)
 }
 END_TEST
 
+#if defined(__aarch64__)
+#define EDGE IRQ
+#else
+#define EDGE "7"
+#endif
+
+START_TEST(an_edge_comes_again_for_what_was_not_acknowledged)
+{
+	const char *args[] = {"7", BASE_ARG, EDGE, disk, NULL};
+	int head;
+
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	guest();
+	head = driver_request(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	driver_kick(&drv);
+	driver_patience(&drv);
+	while (!fake_xen_irq_up())
+		driver_wait(&drv);
+	/* The driver's handler runs while the disk grows. */
+	fake_xen_irq_take();
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_INTERRUPT_STATUS),
+	    VIRTIO_MMIO_INT_VRING);
+	ck_assert_int_eq(ftruncate(file, 2 * DISK), 0);
+	kill(child, SIGUSR1);
+	await_errors("131072 sectors");
+	driver_write(&drv, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
+	ck_assert(driver_take(&drv));
+	ck_assert(drv.done[head]);
+	*driver_used_event(&drv) = drv.used_idx;
+	ck_assert_uint_eq(driver_interrupt(&drv), VIRTIO_MMIO_INT_CONFIG);
+	exercise(1);
+	ck_assert_uint_eq(drv.spurious, 0);
+}
+END_TEST
+
 START_TEST(it_may_be_told_of_5_tib)
 {
 	const uint64_t sectors = UINT64_C(5) << 31;
@@ -1230,6 +1266,7 @@ main(void)
 	tcase_add_test(tc, a_pid_file_is_one_line);
 	tcase_add_test(tc, a_second_one_leaves_the_pid_file_of_the_first);
 	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
+	tcase_add_test(tc, an_edge_comes_again_for_what_was_not_acknowledged);
 	tcase_add_test(tc, it_may_be_told_of_5_tib);
 	tcase_add_test(tc, asked_for_it_it_says_what_it_has_done);
 	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);

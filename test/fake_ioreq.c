@@ -10,6 +10,7 @@
 void
 ioreq_interrupt(struct ioreq_server *io, unsigned level)
 {
+	io->level = level;
 	if (level == 0)
 		io->lowered++;
 	else

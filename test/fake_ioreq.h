@@ -15,6 +15,7 @@
 struct ioreq_server {
 	unsigned raised;
 	unsigned lowered;
+	unsigned level; /* that was set last */
 	bool pending;
 	bool adopted;
 	uint64_t state[VIRTIO_MMIO_STATE_SIZE / sizeof(uint64_t)];

@@ -114,7 +114,8 @@ struct state {
 	struct port ports[PORTS];
 	unsigned ports_used; /* none was ever bound from this one on */
 	unsigned irq, raised;
-	bool line;
+	bool line; /* x86: the level that was set last */
+	bool up;   /* what the guest's interrupt controller has */
 	uint32_t next_frame, end_frame;
 	struct bank banks[2];
 	bool watching;
@@ -708,15 +709,26 @@ xendevicemodel_nr_vcpus(
 	return leave(error);
 }
 
+/*
+ * Whether the guest takes the interrupt as an edge: all of Arm's vGIC, and of
+ * x86's the one that vdisk.asl describes so.
+ */
+static bool
+is_edge(void)
+{
+	return !X86 || xen->irq == 7;
+}
+
 static int
 set_line(int error, unsigned irq, unsigned level)
 {
+	bool rises = level != 0 && (!X86 || !xen->line);
+
 	if (error == 0) {
 		xen->irq = irq;
-		xen->raised += level != 0 && (!X86 || !xen->line);
-		/* Arm: the vGIC takes edges only. */
-		if (X86 || level != 0)
-			xen->line = level != 0;
+		xen->raised += rises;
+		xen->line = level != 0;
+		xen->up = is_edge() ? xen->up || rises : xen->line;
 		event();
 	}
 	return leave(error);
@@ -1346,15 +1358,15 @@ fake_xen_irq_number(void)
 bool
 fake_xen_irq_up(void)
 {
-	return __atomic_load_n(&xen->line, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&xen->up, __ATOMIC_ACQUIRE);
 }
 
 void
 fake_xen_irq_take(void)
 {
 	lock();
-	if (!X86)
-		xen->line = false;
+	if (is_edge())
+		xen->up = false;
 	unlock();
 }
 

@@ -161,8 +161,9 @@ void fake_xen_spurious(unsigned id, unsigned vcpu);
 
 /*
  * The guest's interrupt line: how often it was raised, and whether it is up.
- * On Arm the line is an edge, so it is up from a raise until
- * fake_xen_irq_take(), by which the guest's interrupt controller takes it.
+ * On Arm the line is an edge, and on x86 IRQ 7 is, so these are up from a raise
+ * until fake_xen_irq_take(), by which the guest's interrupt controller takes it.
+ * On x86 there is no other edge until the line was lowered.
  */
 unsigned fake_xen_irq_raised(void);
 unsigned fake_xen_irq_number(void);
