@@ -8,7 +8,6 @@
 #include <grp.h>
 #include <pwd.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -18,6 +17,7 @@
 
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/mount.h>
 #include <seccomp.h>
 #include <xenforeignmemory.h>
 #include <xentoollog.h>
@@ -35,17 +35,22 @@ refused(xentoollog_logger *log, const char *what, int error)
 }
 
 /*
- * Move into an empty directory that nobody can put anything into any more,
- * since it has no name.
+ * Move into an empty file system that nobody can put anything into, since it is
+ * mounted for reading only, and nowhere.
  */
 static bool
 leave_files(xentoollog_logger *log)
 {
-	char dir[] = "/tmp/vdisk.XXXXXX";
+	int fs = syscall(SYS_fsopen, "tmpfs", 0), root;
 
-	if (mkdtemp(dir) == NULL || chdir(dir) < 0 || rmdir(dir) < 0 ||
-	    chroot(".") < 0)
-		return refused(log, "move into an empty directory", errno);
+	if (fs < 0 ||
+	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return refused(log, "make an empty file system", errno);
+	root = syscall(SYS_fsmount, fs, 0, MOUNT_ATTR_RDONLY);
+	if (root < 0 || fchdir(root) < 0 || chroot(".") < 0)
+		return refused(log, "move into an empty file system", errno);
+	close(fs);
+	close(root);
 	return true;
 }
 
@@ -60,7 +65,6 @@ drop_rights(xentoollog_logger *log, const struct passwd *user)
 	struct __user_cap_header_struct header = {
 	    .version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
-	const struct rlimit zero = {0, 0};
 	const struct rlimit three = {3, 3}; /* what poll() may be given */
 
 	/* Refused to whoever has no rights to give up. */
@@ -73,8 +77,10 @@ drop_rights(xentoollog_logger *log, const struct passwd *user)
 		return refused(log, "become another user", errno);
 	if (syscall(SYS_capset, &header, none) < 0)
 		return refused(log, "drop capabilities", errno);
+	/* Becoming another user may have allowed cores, which no limit keeps
+	   from a program that takes them (core_pattern). */
 	if (setrlimit(RLIMIT_NOFILE, &three) < 0 ||
-	    setrlimit(RLIMIT_CORE, &zero) < 0)
+	    prctl(PR_SET_DUMPABLE, 0) < 0)
 		return refused(log, "set limits", errno);
 	return true;
 }

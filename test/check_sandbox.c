@@ -3,6 +3,8 @@
  * sandbox.c on the real kernel: children enter the sandbox and try what they
  * are told to; the parent looks at them from outside, and at how they end.
  */
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
@@ -16,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -288,10 +291,24 @@ has_limit(pid_t pid, const char *name, unsigned value, const char *unit)
 }
 
 /*
- * A child that has entered the sandbox and stays there.
+ * Become an ordinary user, whose processes leave cores.
+ */
+static void
+become(const char *user)
+{
+	const struct passwd *p = getpwnam(user);
+
+	if (setgid(p->pw_gid) != 0 || setuid(p->pw_uid) != 0 ||
+	    prctl(PR_SET_DUMPABLE, 1) != 0)
+		_exit(97);
+}
+
+/*
+ * A child, of user 'from' if that is not NULL, that has entered the sandbox, where
+ * it is to become 'user', and stays there.
  */
 static pid_t
-child_inside(const char *user)
+child_inside(const char *from, const char *user)
 {
 	static const gid_t groups[] = {1, 2};
 	pid_t pid = fork();
@@ -300,8 +317,10 @@ child_inside(const char *user)
 	if (pid == 0) {
 		struct pollfd fd = {.fd = -1};
 
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		setgroups(2, groups); /* to have some to lose */
+		if (from != NULL)
+			become(from);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		enter(user);
 		for (;;)
 			poll(&fd, 1, 1000);
@@ -317,7 +336,7 @@ child_inside(const char *user)
 
 START_TEST(no_rights_are_left)
 {
-	pid_t pid = child_inside(_i == 0 ? NULL : "nobody");
+	pid_t pid = child_inside(NULL, _i == 0 ? NULL : "nobody");
 
 	ck_assert(says(pid, "status", "CapInh:\t0000000000000000"));
 	ck_assert(says(pid, "status", "CapPrm:\t0000000000000000"));
@@ -325,7 +344,6 @@ START_TEST(no_rights_are_left)
 	ck_assert(says(pid, "status", "CapBnd:\t0000000000000000"));
 	ck_assert(says(pid, "status", "CapAmb:\t0000000000000000"));
 	ck_assert(says(pid, "status", "NoNewPrivs:\t1"));
-	ck_assert(has_limit(pid, "Max core file size", 0, "bytes"));
 	ck_assert(has_limit(pid, "Max open files", 3, "files"));
 	kill(pid, SIGKILL);
 }
@@ -333,12 +351,10 @@ END_TEST
 
 START_TEST(who_has_no_rights_can_enter_too)
 {
-	const struct passwd *nobody = getpwnam("nobody");
 	int status;
 
 	if (fork() == 0) {
-		if (setgid(nobody->pw_gid) != 0 || setuid(nobody->pw_uid) != 0)
-			_exit(97);
+		become("nobody");
 		enter(NULL);
 		try_to(0);
 		_exit(0);
@@ -349,24 +365,47 @@ START_TEST(who_has_no_rights_can_enter_too)
 }
 END_TEST
 
-START_TEST(the_root_directory_is_empty_and_has_no_name)
+/* What is in /proc of a process that leaves none is root's. */
+START_TEST(it_leaves_no_core_whatever_takes_it)
 {
-	char path[64], root[256];
-	ssize_t n;
-	pid_t pid = child_inside(NULL);
+	char path[64];
+	struct stat st;
+	pid_t pid =
+	    child_inside(_i == 0 ? "nobody" : NULL, _i == 1 ? "nobody" : NULL);
 
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_uid, 0);
+	kill(pid, SIGKILL);
+}
+END_TEST
+
+START_TEST(the_root_directory_is_empty_and_stays_so)
+{
+	char path[64];
+	struct dirent *entry;
+	DIR *root;
+	pid_t pid = child_inside(NULL, NULL);
+
+	/* Whoever comes by it, and may do anything, finds nothing there. */
 	snprintf(path, sizeof(path), "/proc/%d/root", pid);
-	n = readlink(path, root, sizeof(root) - 1);
-	ck_assert_int_gt(n, 0);
-	root[n] = '\0';
-	ck_assert_msg(strstr(root, "(deleted)") != NULL, "%s", root);
+	root = opendir(path);
+	ck_assert_ptr_nonnull(root);
+	while ((entry = readdir(root)) != NULL)
+		ck_assert_int_eq(entry->d_name[0], '.');
+	ck_assert_int_eq(openat(dirfd(root), "x", O_CREAT, 0600), -1);
+	ck_assert_int_eq(errno, EROFS);
+	snprintf(path, sizeof(path), "/proc/%d/cwd/x", pid);
+	ck_assert_int_eq(open(path, O_CREAT, 0600), -1);
+	ck_assert_int_eq(errno, EROFS);
+	closedir(root);
 	kill(pid, SIGKILL);
 }
 END_TEST
 
 START_TEST(it_becomes_the_user_that_it_is_given)
 {
-	pid_t pid = child_inside("nobody");
+	pid_t pid = child_inside(NULL, "nobody");
 
 	ck_assert(says(pid, "status", "Uid:\t65534\t65534\t65534\t65534"));
 	ck_assert(says(pid, "status", "Gid:\t65534\t65534\t65534\t65534"));
@@ -390,7 +429,9 @@ main(void)
 	if (geteuid() == 0) {
 		tcase_add_loop_test(tc, no_rights_are_left, 0, 2);
 		tcase_add_test(tc, who_has_no_rights_can_enter_too);
-		tcase_add_test(tc, the_root_directory_is_empty_and_has_no_name);
+		tcase_add_loop_test(
+		    tc, it_leaves_no_core_whatever_takes_it, 0, 3);
+		tcase_add_test(tc, the_root_directory_is_empty_and_stays_so);
 		tcase_add_test(tc, it_becomes_the_user_that_it_is_given);
 	}
 	return cases_run(s);
