@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +25,7 @@
 #include "disk.h"
 #include "guest.h"
 #include "ioreq.h"
+#include "log.h"
 #include "loop.h"
 #include "sandbox.h"
 #include "virtio_mmio.h"
@@ -92,13 +95,38 @@ static const char help[] =
     "Numbers are decimal or 0x-hexadecimal.  See vdisk(8).\n";
 
 /*
+ * End with 'status', and a message with 'error', or -1, before there is a log.
+ */
+static _Noreturn void __attribute__((format(printf, 3, 4)))
+fail(int status, int error, const char *format, ...)
+{
+	struct log log;
+	va_list args;
+
+	log_init(&log, XTL_NOTICE);
+	va_start(args, format);
+	xtl_logv(&log.logger, XTL_ERROR, error, "vdisk", format, args);
+	exit(status);
+}
+
+/*
  * Refuse the command line: argument 'name' with 'value' is no good.
  */
 static _Noreturn void
 refuse(const char *name, const char *value, const char *why)
 {
-	fprintf(stderr, "vdisk: %s '%s': %s\n", name, value, why);
-	exit(EXIT_USAGE);
+	fail(EXIT_USAGE, -1, "%s '%s': %s", name, value, why);
+}
+
+/*
+ * Print what was asked for, and end.
+ */
+static _Noreturn void
+print(const char *text, const char *more)
+{
+	if (printf("%s%s", text, more) < 0 || fflush(stdout) != 0)
+		fail(EXIT_REFUSED, errno, "cannot write to stdout");
+	exit(0);
 }
 
 /*
@@ -139,8 +167,7 @@ take_option(struct options *o, int c)
 		o->how |= DISK_NO_HOLES;
 		break;
 	case 'h':
-		printf("%s%s", usage, help);
-		exit(0);
+		print(usage, help);
 	case 'l':
 		o->legacy = true;
 		break;
@@ -156,6 +183,8 @@ take_option(struct options *o, int c)
 		break;
 	case 'p':
 		o->pidfile = optarg;
+		if (optarg[0] == '\0')
+			refuse("FILE", optarg, "empty");
 		break;
 	case 'P':
 		o->poll = number("POLL", optarg, POLL_US_MAX + 1);
@@ -175,8 +204,7 @@ take_option(struct options *o, int c)
 		o->verbose = true;
 		break;
 	case 'V':
-		printf("vdisk %s\n", VDISK_VERSION);
-		exit(0);
+		print("vdisk " VDISK_VERSION, "\n");
 	default: /* getopt has said why */
 		exit(EXIT_USAGE);
 	}
@@ -222,6 +250,8 @@ parse(int argc, char **argv)
 	if ((why = ioreq_irq_invalid(o.irq)) != NULL)
 		refuse("IRQ", argv[2], why);
 	o.path = argv[3];
+	if (o.path[0] == '\0')
+		refuse("PATH", o.path, "empty");
 	if (strlen(o.serial) > VIRTIO_BLK_ID_BYTES)
 		refuse("SERIAL", o.serial, "longer than 20 characters");
 	return o;
@@ -255,11 +285,8 @@ go_to_background(void)
 	pid_t pid;
 	char c;
 
-	if (pipe(ready) < 0 || (pid = fork()) < 0) {
-		fprintf(stderr, "vdisk: cannot go to the background: %s\n",
-		    strerror(errno));
-		exit(EXIT_REFUSED);
-	}
+	if (pipe(ready) < 0 || (pid = fork()) < 0)
+		fail(EXIT_REFUSED, errno, "cannot go to the background");
 	if (pid == 0) {
 		setsid();
 		/* tell_ready() closes it, and nobody has the other. */
@@ -369,9 +396,11 @@ static void
 tell_ready(void)
 {
 	static const char ready[] = "ready\n";
+	struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
 
 	/* Not by stdio, which makes more system calls than are left. */
-	(void)!write(STDOUT_FILENO, ready, sizeof(ready) - 1);
+	if (poll(&fd, 1, 0) == 1)
+		(void)!write(STDOUT_FILENO, ready, sizeof(ready) - 1);
 	close(STDOUT_FILENO);
 }
 
@@ -380,16 +409,17 @@ main(int argc, char **argv)
 {
 	struct options o;
 	struct vdisk v;
+	struct log log;
 	uint64_t poll_ns;
 
 	open_standard_streams();
 	o = parse(argc, argv);
 	if (o.daemon)
 		go_to_background();
-	v.log = (xentoollog_logger *)xtl_createlogger_stdiostream(
-	    stderr, o.verbose ? XTL_DEBUG : XTL_NOTICE, 0);
+	log_init(&log, o.verbose ? XTL_DEBUG : XTL_NOTICE);
+	v.log = &log.logger;
 	poll_ns = o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
-	if (v.log == NULL || !open_all(&v, &o) || !drop_rights(&v, &o))
+	if (!open_all(&v, &o) || !drop_rights(&v, &o))
 		return EXIT_REFUSED;
 	/* From here on the guest is listened to. */
 	v.dev = device_open(v.log, v.io, v.guest, v.blk, o.legacy);

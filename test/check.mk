@@ -5,7 +5,7 @@
 # make check        all of them        make check-asan   under ASan and UBSan
 # make check-kill   check_kill's full programme, which takes some minutes
 # make record       traces/*.trace anew, on real Xen
-CHECK_SHIPPED := $(filter-out vdisk loop sandbox,$(SOURCES:%.c=%))
+CHECK_SHIPPED := $(filter-out vdisk log loop sandbox,$(SOURCES:%.c=%))
 CHECK_DEVICE  := $(filter-out ioreq guest,$(CHECK_SHIPPED))
 
 check_guest       := guest test/fake_xen test/fake_log

@@ -7,12 +7,15 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -54,6 +57,11 @@ enum {
 	NO_STREAMS = 1 << 1, /* all three closed */
 	NO_READER = 1 << 2,  /* stdout is a pipe that nobody reads */
 	NO_POWERS = 1 << 3,  /* root that file permissions apply to */
+	NO_SPACE = 1 << 4,   /* stdout is full */
+	NO_DEVICES = 1 << 5, /* nothing in /dev */
+	NO_TMP = 1 << 6,     /* /tmp is read-only */
+	NO_HUP = 1 << 7,     /* SIGHUP is ignored */
+	NO_INT = 1 << 8,     /* SIGINT is ignored */
 };
 
 static char disk[64]; /* path of the open file below, which has no other */
@@ -94,6 +102,21 @@ impair(int how)
 		prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE);
 		prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH);
 	}
+	if (how & NO_SPACE)
+		dup2(open("/dev/full", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
+	if (how & (NO_DEVICES | NO_TMP) &&
+	    (unshare(CLONE_NEWNS) != 0 ||
+		mount("/", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0))
+		_exit(125);
+	if (how & NO_DEVICES && mount("/dev", "/dev", "tmpfs", 0, NULL) != 0)
+		_exit(125);
+	if (how & NO_TMP &&
+	    (mount("/tmp", "/tmp", NULL, MS_BIND, NULL) != 0 ||
+		mount("/tmp", "/tmp", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY,
+		    NULL) != 0))
+		_exit(125);
+	signal(SIGHUP, how & NO_HUP ? SIG_IGN : SIG_DFL);
+	signal(SIGINT, how & NO_INT ? SIG_IGN : SIG_DFL);
 	signal(SIGPIPE, SIG_DFL);
 }
 
@@ -210,6 +233,10 @@ static const struct {
     {"POLL", "10001", {"--poll=10001", "7", BASE_ARG, IRQ, "p"}},
     {"POLL", "50us", {"--poll=50us", "7", BASE_ARG, IRQ, "p"}},
     {"USER", "no one", {"-u", "no one", "7", BASE_ARG, IRQ, "p"}},
+    {"USER", "''", {"-u", "", "7", BASE_ARG, IRQ, "p"}},
+    {"FILE", "''", {"-p", "", "7", BASE_ARG, IRQ, "p"}},
+    {"PATH", "''", {"7", BASE_ARG, IRQ, ""}},
+    {"DOMID", "\\x1b[2Jseven\\x0a", {"\033[2Jseven\n", BASE_ARG, IRQ, "p"}},
     {"usage", "DOMID", {NULL}},
     {"usage", "PATH", {"7", BASE_ARG, IRQ}},
     {"usage", "PATH", {"7", BASE_ARG, IRQ, "p", "q"}},
@@ -241,12 +268,35 @@ assert_refused(const char *what)
 
 START_TEST(a_path_that_is_no_disk_is_refused)
 {
-	const char *const paths[] = {
-	    "/tmp", "/nonexistent/disk", "/dev/null", ""};
+	const char *const paths[] = {"/tmp", "/nonexistent/disk", "/dev/null"};
 	const char *args[] = {"7", BASE_ARG, IRQ, paths[_i], NULL};
 
 	ck_assert_int_eq(run(args, 0), 1);
 	assert_refused(paths[_i]);
+}
+END_TEST
+
+START_TEST(a_name_cannot_do_anything_to_a_terminal)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ,
+	    "/nonexistent/\033[31m\r\n\t\177\302\2332J/\303\233\342\202\254",
+	    NULL};
+
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused("/nonexistent/\\x1b[31m\\x0d\\x0a\\x09\\x7f\302\\x9b2J/"
+		       "\303\233\342\202\254: ");
+}
+END_TEST
+
+START_TEST(of_a_long_name_the_line_tells_so_much_that_the_error_fits)
+{
+	char path[PATH_MAX];
+	const char *args[] = {"7", BASE_ARG, IRQ, path, NULL};
+
+	memset(path, '\n', sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused("\\x0a\\x0a: File name too long\n");
 }
 END_TEST
 
@@ -310,6 +360,7 @@ START_TEST(a_host_without_xen_is_refused)
 	fake_xen_fail(XC_EVTCHN_OPEN, 1, ENOENT);
 	ck_assert_int_eq(run(args, 0), 1);
 	assert_refused("privileged command interface");
+	assert_mentions(errors(), "is this dom0?");
 }
 END_TEST
 
@@ -364,6 +415,16 @@ START_TEST(help_and_version_go_to_stdout)
 		assert_mentions(text, "--version");
 	} else
 		assert_one_line(text);
+}
+END_TEST
+
+START_TEST(what_was_asked_for_and_cannot_be_printed_is_an_error)
+{
+	static const char *const args[][2] = {{"-h"}, {"-V"}};
+
+	ck_assert_int_eq(run(args[_i], NO_SPACE), 1);
+	assert_one_line(errors());
+	assert_mentions(errors(), strerror(ENOSPC));
 }
 END_TEST
 
@@ -1064,6 +1125,106 @@ START_TEST(missing_streams_do_no_harm_to_the_disk)
 }
 END_TEST
 
+/*
+ * Fill 'fd' until it takes no more, and leave it as it was.
+ */
+static void
+fill_up(int fd)
+{
+	static const char page[4096];
+	int flags = fcntl(fd, F_GETFL);
+
+	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+	/* A terminal moves on for a moment. */
+	for (unsigned i = 0; i < 10; i++, usleep(2000))
+		for (size_t n = sizeof(page); n > 0; n /= 2)
+			while (write(fd, page, n) > 0)
+				i = 0;
+	fcntl(fd, F_SETFL, flags);
+}
+
+static void
+drain(int fd)
+{
+	char page[4096];
+	struct pollfd readable = {.fd = fd, .events = POLLIN};
+
+	while (poll(&readable, 1, 100) == 1 && read(fd, page, sizeof(page)) > 0)
+		;
+}
+
+/*
+ * Two ends of what stderr may be: fd[1] is written to.
+ */
+static void
+open_reader(int kind, int fd[2])
+{
+	if (kind == 0)
+		ck_assert_int_eq(pipe2(fd, O_CLOEXEC), 0);
+	else if (kind == 1)
+		ck_assert_int_eq(
+		    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+	else {
+		fd[0] = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+		ck_assert_int_eq(grantpt(fd[0]), 0);
+		ck_assert_int_eq(unlockpt(fd[0]), 0);
+		fd[1] = open(ptsname(fd[0]), O_RDWR | O_NOCTTY | O_CLOEXEC);
+		ck_assert_int_ne(fd[1], -1);
+	}
+}
+
+START_TEST(messages_that_nobody_reads_are_dropped_and_counted)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+	char text[1024] = "";
+	int fd[2];
+
+	open_reader(_i, fd);
+	if (child_start()) {
+		dup2(fd[1], STDERR_FILENO);
+		child_exec(args, NULL);
+	}
+	ck_assert_str_eq(output(), "ready\n");
+	guest();
+	fill_up(fd[1]);
+	for (unsigned i = 0; i < 3; i++) {
+		kill(child, SIGUSR2);
+		exercise(i);
+		usleep(20000);
+	}
+	/* Others write as they did. */
+	ck_assert_int_eq(fcntl(fd[1], F_GETFL) & O_NONBLOCK, 0);
+	drain(fd[0]);
+	kill(child, SIGUSR2);
+	exercise(4);
+	ck_assert_int_gt(read(fd[0], text, sizeof(text) - 1), 0);
+	assert_mentions(text, "messages dropped, since nobody read them: 3");
+	assert_mentions(text, "requests 6, ");
+	fill_up(fd[1]);
+	kill(child, SIGTERM);
+	ck_assert_int_eq(finish(), 0);
+}
+END_TEST
+
+START_TEST(a_stdout_that_is_full_does_not_keep_it_from_the_guest)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+	int fd[2];
+
+	open_reader(_i, fd);
+	fill_up(fd[1]);
+	if (child_start()) {
+		dup2(fd[1], STDOUT_FILENO);
+		child_exec(args, NULL);
+	}
+	driver_patience(&drv);
+	while (fake_xen_server_bound(0) < 2)
+		driver_wait(&drv);
+	guest();
+	exercise(1);
+}
+END_TEST
+
 START_TEST(a_reset_is_answered_as_soon_as_nothing_is_in_flight)
 {
 	int memory = memfd_create("disk", MFD_CLOEXEC);
@@ -1242,7 +1403,10 @@ main(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(
 	    tc, a_wrong_argument_gets_one_line_that_names_it, 0, COUNT(wrong));
-	tcase_add_loop_test(tc, a_path_that_is_no_disk_is_refused, 0, 4);
+	tcase_add_loop_test(tc, a_path_that_is_no_disk_is_refused, 0, 3);
+	tcase_add_test(tc, a_name_cannot_do_anything_to_a_terminal);
+	tcase_add_test(
+	    tc, of_a_long_name_the_line_tells_so_much_that_the_error_fits);
 	tcase_add_test(tc, a_pipe_as_path_is_refused_and_not_waited_for);
 	tcase_add_test(tc, an_empty_disk_is_refused);
 	tcase_add_test(tc, a_disk_that_may_not_be_read_is_refused);
@@ -1252,6 +1416,8 @@ main(void)
 	tcase_add_loop_test(
 	    tc, what_xen_refuses_is_told_in_one_line, 0, COUNT(refusals));
 	tcase_add_loop_test(tc, help_and_version_go_to_stdout, 0, 4);
+	tcase_add_loop_test(
+	    tc, what_was_asked_for_and_cannot_be_printed_is_an_error, 0, 2);
 	tcase_add_test(
 	    tc, ready_and_the_end_of_stdout_mean_that_the_guest_may_run);
 	tcase_add_test(tc, numbers_may_be_decimal_or_hexadecimal);
@@ -1296,6 +1462,10 @@ main(void)
 	tcase_add_loop_test(tc,
 	    when_the_guest_is_destroyed_it_exits_and_maps_nothing_more, 0, 2);
 	tcase_add_loop_test(tc, missing_streams_do_no_harm_to_the_disk, 0, 3);
+	tcase_add_loop_test(
+	    tc, messages_that_nobody_reads_are_dropped_and_counted, 0, 3);
+	tcase_add_loop_test(
+	    tc, a_stdout_that_is_full_does_not_keep_it_from_the_guest, 0, 3);
 	tcase_add_test(tc, a_reset_is_answered_as_soon_as_nothing_is_in_flight);
 	tcase_add_test(tc, a_block_device_is_a_disk);
 	tcase_add_test(

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The log.  Owns how a message becomes a line on stderr, and what happens when
+ * nobody reads it.  Knows nothing of what the messages are about.
+ *
+ * Xen's own logger writes by stdio, which waits for whoever reads a pipe, a
+ * terminal or a socket, while the guest's vCPUs wait for us.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log.h"
+
+/* Bytes of a line: a pipe takes so many at once, or none. */
+#define LINE PIPE_BUF
+
+/* ... of which the message may leave so many to the error. */
+#define TAIL 128
+
+struct line {
+	size_t len;
+	char text[LINE];
+};
+
+/*
+ * Append 'text', whose control characters could end the line, or do anything to
+ * a terminal.  Those beyond ASCII are 0xc2 0x80 to 0xc2 0x9f in UTF-8.
+ */
+static void
+append(struct line *line, const char *text, size_t size)
+{
+	char before = '\0';
+
+	for (; *text != '\0' && line->len + sizeof("\\xff") < size; text++) {
+		unsigned char c = *text;
+
+		if (c < ' ' || c == 0x7f ||
+		    ((c & 0xe0) == 0x80 && before == '\xc2'))
+			line->len += sprintf(
+			    &line->text[line->len], "\\x%02x", (unsigned)c);
+		else
+			line->text[line->len++] = c;
+		before = c;
+	}
+}
+
+static void __attribute__((format(printf, 5, 0)))
+vmessage(xentoollog_logger *logger, xentoollog_level level, int error,
+    const char *context, const char *format, va_list args)
+{
+	struct log *log = (struct log *)logger;
+	struct pollfd fd = {.fd = STDERR_FILENO, .events = POLLOUT};
+	struct line line = {.len = 0};
+	char text[LINE];
+	int kept = errno;
+
+	if (level < log->least)
+		return;
+	if (log->dropped > 0)
+		line.len = sprintf(line.text,
+		    "vdisk: warning: messages dropped, since nobody read "
+		    "them: %u\n",
+		    log->dropped);
+	append(&line, context, LINE);
+	append(&line, ": ", LINE);
+	append(&line, xtl_level_to_string(level), LINE);
+	append(&line, ": ", LINE);
+	vsnprintf(text, sizeof(text), format, args);
+	append(&line, text, LINE - TAIL);
+	if (error >= 0) {
+		append(&line, ": ", LINE);
+		append(&line, strerror(error), LINE);
+	}
+	/* Xen's libraries look for nothing but Xen's devices. */
+	if (error == ENOENT && strcmp(context, "vdisk") != 0)
+		append(&line, " (is this dom0?)", LINE);
+	line.text[line.len++] = '\n';
+	log->dropped++;
+	if (poll(&fd, 1, 0) == 1 &&
+	    write(fd.fd, line.text, line.len) == (ssize_t)line.len)
+		log->dropped = 0;
+	errno = kept;
+}
+
+void
+log_init(struct log *log, xentoollog_level least)
+{
+	struct stat st;
+	int fd = -1;
+
+	*log = (struct log){.logger.vmessage = vmessage, .least = least};
+	/*
+	 * Between poll() and write() others may fill a pipe, and a terminal may
+	 * take a part of a line only.  What is set not to wait is a description
+	 * of our own, since others use the one that we were given.  A file has
+	 * its place in that, and a socket cannot be opened; but these take a
+	 * line if they take anything.
+	 */
+	if (fstat(STDERR_FILENO, &st) == 0 &&
+	    (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
+		fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY);
+	if (fd >= 0) {
+		dup2(fd, STDERR_FILENO);
+		close(fd);
+	}
+}
