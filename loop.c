@@ -56,8 +56,7 @@
 
 struct loop {
 	struct loop_config on;
-	bool terminating; /* a signal has asked for our end */
-	bool event;	  /* there is one to be taken off ioreq_fd() */
+	bool event; /* there is one to be taken off ioreq_fd() */
 	enum device_next next;
 	unsigned poll_failures[3]; /* in a row, by what was polled for */
 	uint64_t now;
@@ -148,22 +147,23 @@ busy_poll(struct loop *l, bool worked)
 	return true;
 }
 
-/*
- * A signal: two of them ask for something, all others for our end.
- */
-static void
-handle_signal(struct loop *l)
+bool
+loop_signals(const struct loop_config *config)
 {
-	struct signalfd_siginfo signal = {.ssi_signo = 0};
+	struct pollfd fd = {.fd = config->signals, .events = POLLIN};
+	struct signalfd_siginfo signal;
 
-	if (read(l->on.signals, &signal, sizeof(signal)) < 0)
-		return;
-	if (signal.ssi_signo == SIGUSR1)
-		device_resize(l->on.dev);
-	else if (signal.ssi_signo == SIGUSR2)
-		device_report(l->on.dev);
-	else
-		l->terminating = true;
+	while (poll(&fd, 1, 0) == 1) {
+		if (read(fd.fd, &signal, sizeof(signal)) < 0)
+			continue;
+		if (signal.ssi_signo == SIGUSR1)
+			device_resize(config->dev);
+		else if (signal.ssi_signo == SIGUSR2)
+			device_report(config->dev);
+		else
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -176,7 +176,7 @@ wait_events(struct loop *l, int timeout)
 	struct pollfd fd[] = {
 	    {.fd = ioreq_fd(l->on.io), .events = POLLIN},
 	    {.fd = blk_fd(l->on.blk), .events = POLLIN},
-	    {.fd = l->terminating ? -1 : l->on.signals, .events = POLLIN},
+	    {.fd = l->on.terminating ? -1 : l->on.signals, .events = POLLIN},
 	};
 	int n;
 
@@ -194,7 +194,7 @@ wait_events(struct loop *l, int timeout)
 		return 0;
 	}
 	if (n > 0 && fd[2].revents != 0)
-		handle_signal(l);
+		l->on.terminating = loop_signals(&l->on);
 	l->now = l->last_event_check = now();
 	return -1;
 }
@@ -224,9 +224,9 @@ loop_run(const struct loop_config *config)
 		}
 		backoff = l.now < l.backoff_end;
 		full = guest_mapped(l.on.guest) > l.on.map_limit;
-		paused = draining || backoff || full || l.terminating;
+		paused = draining || backoff || full || l.on.terminating;
 		worked |= device_run(l.on.dev, paused);
-		if (l.terminating && device_idle(l.on.dev))
+		if (l.on.terminating && device_idle(l.on.dev))
 			return 0;
 		if (draining && device_idle(l.on.dev))
 			continue; /* what it waited for is over */

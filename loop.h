@@ -6,6 +6,7 @@
 #ifndef LOOP_H
 #define LOOP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct xentoollog_logger;
@@ -25,6 +26,7 @@ struct loop_config {
 	struct blk *blk;
 	struct device *dev;
 	int signals;	    /* signalfd */
+	bool terminating;   /* a signal has asked for our end already */
 	uint64_t map_limit; /* bytes of guest memory */
 	uint64_t poll_ns;   /* to look for the next event before sleeping */
 };
@@ -34,6 +36,13 @@ struct loop_config {
  * measured; to be called before sandbox_enter(), since it makes timers exact.
  */
 uint64_t loop_calibrate_poll(void);
+
+/*
+ * Do what the signals that have come ask for: report (SIGUSR2), look at the
+ * disk's size (SIGUSR1).  True: one of them, any other, asks for our end; those
+ * after it are left.  Never waits.
+ */
+bool loop_signals(const struct loop_config *config);
 
 /*
  * Serve the guest until it is gone or a signal asks for our end.  Returns the

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -258,20 +260,35 @@ parse(int argc, char **argv)
 }
 
 /*
+ * A descriptor of nothing, which not every host has as /dev/null.
+ */
+static int
+open_nothing(void)
+{
+	int fd = open("/dev/null", O_RDWR);
+
+	return fd >= 0 ? fd : open("/", O_PATH);
+}
+
+/*
  * Make sure that 0, 1 and 2 are open, so that no file of ours is taken for
- * stdout or stderr.
+ * stdout or stderr, and nothing else: whoever started us may wait for the end of
+ * a pipe, or of a lock, and in the sandbox it would be within reach.
  */
 static void
 open_standard_streams(void)
 {
 	int fd;
 
-	do {
-		fd = open("/dev/null", O_RDWR);
-		if (fd < 0)
-			exit(EXIT_REFUSED);
-	} while (fd <= STDERR_FILENO);
-	close(fd);
+	do
+		fd = open_nothing();
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd < 0)
+		fail(EXIT_REFUSED, errno, "cannot open /dev/null");
+	/* It is as old as the io_uring that we need, but may be filtered. */
+	if (syscall(SYS_close_range, STDERR_FILENO + 1, UINT_MAX, 0) < 0)
+		for (fd = sysconf(_SC_OPEN_MAX); fd > STDERR_FILENO; fd--)
+			close(fd);
 }
 
 /*
@@ -289,6 +306,8 @@ go_to_background(void)
 		fail(EXIT_REFUSED, errno, "cannot go to the background");
 	if (pid == 0) {
 		setsid();
+		close(STDIN_FILENO);
+		open_nothing(); /* in its place */
 		/* tell_ready() closes it, and nobody has the other. */
 		dup2(ready[1], STDOUT_FILENO);
 		close(ready[0]);
@@ -302,34 +321,44 @@ go_to_background(void)
 	exit(EXIT_REFUSED);
 }
 
+/*
+ * Write our number to 'fd', the file 'path', which may have another's: it is
+ * left alone until there is one to take its place.
+ */
 static bool
-write_pid(struct vdisk *v, const char *path)
+write_pid(struct vdisk *v, int fd, const char *path)
 {
-	FILE *f = fopen(path, "we");
+	char line[16];
+	int len = sprintf(line, "%d\n", (int)getpid());
 
-	if (f != NULL && fprintf(f, "%d\n", (int)getpid()) > 0 &&
-	    fclose(f) == 0)
+	if (pwrite(fd, line, len, 0) == len) {
+		(void)!ftruncate(fd, len); /* a device has no length */
+		close(fd);
 		return true;
+	}
 	xtl_log(v->log, XTL_ERROR, errno, "vdisk", "cannot write %s", path);
 	return false;
 }
 
 /*
  * Block the signals that are for us, and get them from a descriptor instead.
+ * That would get those, too, which whoever started us has us ignore, as nohup(1)
+ * does.
  */
 static int
 open_signals(void)
 {
+	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+	struct sigaction action;
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* EFBIG will do */
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGUSR1);
-	sigaddset(&set, SIGUSR2);
+	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+		if (sigaction(ours[i], NULL, &action) == 0 &&
+		    action.sa_handler != SIG_IGN)
+			sigaddset(&set, ours[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
@@ -350,6 +379,8 @@ open_all(struct vdisk *v, const struct options *o)
 	    .state_version = VIRTIO_MMIO_STATE_VERSION,
 	};
 
+	int pidfile = -1;
+
 	v->signals = open_signals();
 	if (v->signals < 0) {
 		xtl_log(v->log, XTL_ERROR, errno, "vdisk",
@@ -359,14 +390,22 @@ open_all(struct vdisk *v, const struct options *o)
 	v->blk = blk_open(v->log, o->path, o->how, o->serial);
 	if (v->blk == NULL)
 		return false;
-	/* Now that nobody else is at the disk, who may have a pid file. */
-	if (o->pidfile != NULL && !write_pid(v, o->pidfile))
-		return false;
+	if (o->pidfile != NULL) {
+		pidfile = open(o->pidfile, O_WRONLY | O_CREAT, 0644);
+		if (pidfile < 0) {
+			xtl_log(v->log, XTL_ERROR, errno, "vdisk",
+			    "cannot write %s", o->pidfile);
+			return false;
+		}
+	}
 	v->guest = guest_open(v->log, o->domid);
 	if (v->guest == NULL)
 		return false;
 	v->io = ioreq_open(v->log, &server);
-	return v->io != NULL;
+	if (v->io == NULL)
+		return false;
+	/* Now nobody else serves the disk, who may have that pid file. */
+	return pidfile < 0 || write_pid(v, pidfile, o->pidfile);
 }
 
 /*
@@ -409,6 +448,7 @@ main(int argc, char **argv)
 {
 	struct options o;
 	struct vdisk v;
+	struct loop_config loop;
 	struct log log;
 	uint64_t poll_ns;
 
@@ -425,8 +465,7 @@ main(int argc, char **argv)
 	v.dev = device_open(v.log, v.io, v.guest, v.blk, o.legacy);
 	if (v.dev == NULL)
 		return EXIT_REFUSED;
-	tell_ready();
-	return loop_run(&(struct loop_config){
+	loop = (struct loop_config){
 	    .log = v.log,
 	    .guest = v.guest,
 	    .io = v.io,
@@ -435,5 +474,9 @@ main(int argc, char **argv)
 	    .signals = v.signals,
 	    .map_limit = o.map_limit,
 	    .poll_ns = poll_ns,
-	});
+	};
+	loop.terminating = loop_signals(&loop);
+	if (!loop.terminating)
+		tell_ready();
+	return loop_run(&loop);
 }

@@ -798,9 +798,9 @@ become_recorded(const char *mode, int disk, int trace)
 
 	dup2(null, STDOUT_FILENO);
 	dup2(null, STDERR_FILENO);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", trace);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getppid(), trace);
 	setenv("VDISK_TRACE", path, 1);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getppid(), disk);
 	child_exec(args, "record.so");
 }
 

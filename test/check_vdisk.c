@@ -533,6 +533,23 @@ the_child_of(pid_t pid)
 	return process_in(path);
 }
 
+/* Whether /proc/PID/status has this line for vdisk. */
+static bool
+has_status(const char *line)
+{
+	char path[32], got[256];
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", child);
+	f = fopen(path, "r");
+	ck_assert_ptr_nonnull(f);
+	while (fgets(got, sizeof(got), f) != NULL)
+		found |= strcmp(got, line) == 0;
+	fclose(f);
+	return found;
+}
+
 START_TEST(in_the_background_it_serves_once_its_command_returns)
 {
 	char pidfile[64];
@@ -556,6 +573,39 @@ START_TEST(in_the_background_it_serves_once_its_command_returns)
 	kill(child, SIGTERM);
 	ck_assert_int_eq(finish(), 0);
 	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+START_TEST(it_keeps_nothing_of_whoever_started_it)
+{
+	char path[64], to[64];
+	const char *args[] = {"-d", "7", BASE_ARG, IRQ, disk, NULL};
+	struct pollfd fd = {.events = POLLIN};
+	int inherited[2];
+	ssize_t n;
+
+	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	ck_assert_int_eq(pipe(inherited), 0);
+	ck_assert_int_eq(dup2(inherited[1], 300), 300);
+	if (_i == 0) {
+		ck_assert_int_eq(run(args, 0), 0);
+		child = the_child_of(getpid());
+		snprintf(path, sizeof(path), "/proc/%d/fd/0", child);
+		n = readlink(path, to, sizeof(to) - 1);
+		ck_assert_int_gt(n, 0);
+		to[n] = '\0';
+		ck_assert_str_eq(to, "/dev/null");
+	} else {
+		start(args + 1, 0);
+		ck_assert_str_eq(output(), "ready\n");
+	}
+	close(inherited[1]);
+	close(300);
+	fd.fd = inherited[0];
+	ck_assert_int_eq(poll(&fd, 1, 0), 1);
+	ck_assert_int_eq(fd.revents, POLLHUP);
+	guest();
+	exercise(1);
 }
 END_TEST
 
@@ -591,7 +641,9 @@ START_TEST(a_pid_file_that_cannot_be_written_is_named)
 	const char *args[] = {"-p", paths[_i], "7", BASE_ARG, IRQ, disk, NULL};
 
 	ck_assert_int_eq(run(args, 0), 1);
-	assert_refused(paths[_i]);
+	assert_one_line(errors());
+	assert_mentions(errors(), paths[_i]);
+	ck_assert_str_eq(output(), "");
 }
 END_TEST
 
@@ -614,9 +666,13 @@ END_TEST
 START_TEST(a_second_one_leaves_the_pid_file_of_the_first)
 {
 	char pidfile[64];
-	const char *args[] = {"-p", pidfile, "7", BASE_ARG, IRQ, disk, NULL};
+	const char *args[] = {
+	    "--no-lock", "-p", pidfile, "7", BASE_ARG, IRQ, disk, NULL};
 	pid_t first;
 
+	/* Whether the disk is locked or not. */
+	if (_i == 0)
+		args[0] = "-v";
 	snprintf(pidfile, sizeof(pidfile), "/tmp/vdisk-check-%d", getpid());
 	start(args, 0);
 	ck_assert_str_eq(output(), "ready\n");
@@ -826,23 +882,6 @@ START_TEST(who_gives_up_memory_page_by_page_is_not_kept_waiting)
 	ck_assert(driver_in_file(file, 8, gpa, 4096));
 }
 END_TEST
-
-/* Whether /proc/PID/status has this line for vdisk. */
-static bool
-has_status(const char *line)
-{
-	char path[32], got[256];
-	bool found = false;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", child);
-	f = fopen(path, "r");
-	ck_assert_ptr_nonnull(f);
-	while (fgets(got, sizeof(got), f) != NULL)
-		found |= strcmp(got, line) == 0;
-	fclose(f);
-	return found;
-}
 
 START_TEST(it_serves_in_its_sandbox_and_goes_on_there_when_killed)
 {
@@ -1078,6 +1117,42 @@ START_TEST(a_signal_before_the_guest_ran_ends_it)
 }
 END_TEST
 
+START_TEST(a_signal_during_the_start_ends_it_and_it_is_never_ready)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+
+	/* It waits for this lock, and has opened its signals before. */
+	fcntl(file, F_OFD_SETLK, &(struct flock){.l_type = F_WRLCK});
+	start(args, 0);
+	driver_patience(&drv);
+	while (!has_status("SigBlk:\t0000000000004a03\n"))
+		driver_wait(&drv);
+	kill(child, SIGTERM);
+	fcntl(file, F_OFD_SETLK, &(struct flock){.l_type = F_UNLCK});
+	ck_assert_int_eq(finish(), 0);
+	ck_assert_str_eq(output(), "");
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+START_TEST(a_signal_that_was_ignored_when_it_was_started_stays_so)
+{
+	static const int signals[] = {SIGHUP, SIGINT};
+	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
+
+	start(args, _i == 0 ? NO_HUP : NO_INT);
+	ck_assert_str_eq(output(), "ready\n");
+	guest();
+	kill(child, signals[_i]);
+	exercise(1);
+	kill(child, SIGUSR2);
+	await_errors("requests 2");
+	ck_assert_int_eq(waitpid(child, NULL, WNOHANG), 0);
+	kill(child, signals[1 - _i]);
+	ck_assert_int_eq(finish(), 0);
+}
+END_TEST
+
 START_TEST(a_killed_one_leaves_its_server_and_no_channels)
 {
 	serve(0);
@@ -1119,6 +1194,25 @@ START_TEST(missing_streams_do_no_harm_to_the_disk)
 	guest();
 	zeros = driver_alloc(&drv, 4096, 1);
 	ck_assert(driver_in_file(file, 0, zeros, 4096));
+	exercise(1);
+	kill(child, SIGTERM);
+	ck_assert_int_eq(finish(), 0);
+}
+END_TEST
+
+START_TEST(a_host_may_have_no_devices_and_nothing_to_write_to)
+{
+	const char *args[] = {"-d", "7", BASE_ARG, IRQ, disk, NULL};
+	static const int how[] = {
+	    NO_DEVICES, NO_DEVICES | NO_STREAMS, NO_DEVICES | NO_TMP, NO_TMP};
+
+	if (geteuid() != 0)
+		return; /* who could take nothing away */
+	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	ck_assert_int_eq(run(args, how[_i]), 0);
+	child = the_child_of(getpid());
+	ck_assert_str_eq(errors(), "");
+	guest();
 	exercise(1);
 	kill(child, SIGTERM);
 	ck_assert_int_eq(finish(), 0);
@@ -1426,11 +1520,13 @@ main(void)
 	tcase_add_test(tc, the_guest_can_do_without_the_cache);
 	tcase_add_loop_test(
 	    tc, in_the_background_it_serves_once_its_command_returns, 0, 2);
+	tcase_add_loop_test(tc, it_keeps_nothing_of_whoever_started_it, 0, 2);
 	tcase_add_test(tc, what_fails_in_the_background_fails_its_command);
 	tcase_add_loop_test(
 	    tc, a_pid_file_that_cannot_be_written_is_named, 0, 2);
 	tcase_add_test(tc, a_pid_file_is_one_line);
-	tcase_add_test(tc, a_second_one_leaves_the_pid_file_of_the_first);
+	tcase_add_loop_test(
+	    tc, a_second_one_leaves_the_pid_file_of_the_first, 0, 2);
 	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
 	tcase_add_test(tc, an_edge_comes_again_for_what_was_not_acknowledged);
 	tcase_add_test(tc, it_may_be_told_of_5_tib);
@@ -1458,10 +1554,16 @@ main(void)
 	    tc, what_mostly_comes_too_late_is_looked_for_only_now_and_then);
 	tcase_add_test(tc, while_it_looks_itself_no_event_is_asked_for);
 	tcase_add_test(tc, a_signal_before_the_guest_ran_ends_it);
+	tcase_add_test(
+	    tc, a_signal_during_the_start_ends_it_and_it_is_never_ready);
+	tcase_add_loop_test(
+	    tc, a_signal_that_was_ignored_when_it_was_started_stays_so, 0, 2);
 	tcase_add_test(tc, a_killed_one_leaves_its_server_and_no_channels);
 	tcase_add_loop_test(tc,
 	    when_the_guest_is_destroyed_it_exits_and_maps_nothing_more, 0, 2);
 	tcase_add_loop_test(tc, missing_streams_do_no_harm_to_the_disk, 0, 3);
+	tcase_add_loop_test(
+	    tc, a_host_may_have_no_devices_and_nothing_to_write_to, 0, 4);
 	tcase_add_loop_test(
 	    tc, messages_that_nobody_reads_are_dropped_and_counted, 0, 3);
 	tcase_add_loop_test(
