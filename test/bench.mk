@@ -3,6 +3,7 @@
 #
 # make bench    all of it, into $(BUILD)/bench/   QUICK=1: shorter   ROWS=…: some
 # make bench-instructions                         instructions per request
+# make charts                                     docs/charts/*.svg of the newest results
 # test/bench/compare OLD.json NEW.json            two of them side by side
 BENCH := $(BUILD)/test/bench
 
@@ -26,6 +27,11 @@ bench bench-instructions:
 	    BENCH=$(BENCH) RESULTS=$(BUILD)/bench STRIP=$(CROSS_COMPILE)strip \
 	    test/bench/$@
 
+# Of bench-xen, too; PROCESSORS=2 says that its machine had two.
+charts:
+	@test/bench/packages.sh $@
+	@BUILD=$(BUILD) test/bench/charts
+
 -include $(wildcard $(BENCH)/*.d)
 
-.PHONY: bench bench-instructions bench-programs
+.PHONY: bench bench-instructions bench-programs charts

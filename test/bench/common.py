@@ -13,13 +13,20 @@ RESULTS = Path(os.environ.get("RESULTS", "build/bench"))
 MIB = int(os.environ.get("IMAGE_MIB", "1024"))
 IRQ = "33" if os.uname().machine == "aarch64" else "5"
 
+# vdisk with a fixed setting
+POLL = {"poll0": "--poll=0", "poll50": "--poll=50"}
+
 # Each row: name, where the image is, arguments of the guest driver, those of fio
 # if it can do the same.  "paced" is a guest that thinks after each answer: what it
 # costs to wait for one that has little to do.
 ROWS = [
     ("4k randread QD1", "tmpfs", "-q 1", "randread 4k 1"),
+    ("4k randread paced 0.01 ms", "tmpfs", "-q 1 -w 10", None),
+    ("4k randread paced 0.03 ms", "tmpfs", "-q 1 -w 30", None),
     ("4k randread paced 0.1 ms", "tmpfs", "-q 1 -w 100", None),
+    ("4k randread paced 0.3 ms", "tmpfs", "-q 1 -w 300", None),
     ("4k randread paced 1 ms", "tmpfs", "-q 1 -w 1000", None),
+    ("4k randread paced 3 ms", "tmpfs", "-q 1 -w 3000", None),
     ("4k randread QD4", "tmpfs", "-q 4", "randread 4k 4"),
     ("4k randread QD32", "tmpfs", "-q 32", "randread 4k 32"),
     ("4k randread QD128", "tmpfs", "-q 128", "randread 4k 128"),
@@ -44,8 +51,10 @@ ROWS = [
     # What may not cost more: the guest's memory, and the disk, of which a hole is
     # read here and there.
     ("QD32 in 64 MiB", "tmpfs", "-q 32 -m 64", None),
+    ("QD32 in 256 MiB", "tmpfs", "-q 32 -m 256", None),
     ("QD32 in 1 GiB", "tmpfs", "-q 32 -m 1024", None),
     ("QD32 of 1 GiB, a hole", "hole", "-q 32 -u", None),
+    ("QD32 of 32 GiB, a hole", "hole", "-q 32 -u -d 32768", None),
     ("QD32 of 1 TiB, a hole", "hole", "-q 32 -u -d 1048576", None),
 ]
 
@@ -103,7 +112,9 @@ def drive(peer, image, arguments, before=(), within=(), options=()):
     front of the disk's command, 'within' in front of the driver's, 'options' are
     vdisk's."""
     direct = peer.endswith("direct")
-    if peer in ("vdisk", "direct"):
+    if peer in POLL:
+        options = [*options, POLL[peer]]
+    if peer in ("vdisk", "direct", *POLL):
         # The kernel takes its time to release the lock after the end.
         driver, command = "drive-vdisk", [VDISK, "--no-lock", *["--direct"] * direct, *options,
                                           "7", "0x2000000", IRQ, str(image)]
