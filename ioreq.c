@@ -214,7 +214,9 @@ adopt(struct ioreq_server *io)
 
 /*
  * Create a server.  Whatever comes after the mark a successor finds, and does
- * again.
+ * again.  To be killed before it loses the server, one of 8, until the domain
+ * ends: what is in it then, nothing, might as well be that of another program
+ * that is just starting, and to take it from that would be worse.
  */
 static int
 create(struct ioreq_server *io)

@@ -94,6 +94,7 @@ UNDER_TEST := VDISK=$(abspath $(PROGRAM)) FAKE_XEN_LIBS=$(abspath $(BUILD)/test/
 check-run: $(CHECKS)
 	@test/musts.sh
 	@test/messages.pl man/vdisk.8 $(SOURCES)
+	@test/manual.sh
 	@failed=; for t in $(CHECKS); do \
 	    $(UNDER_TEST) $$t || failed="$$failed $${t##*/}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }

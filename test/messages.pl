@@ -52,7 +52,7 @@ for my $source (@sources) {
 }
 
 # Those with a hole for what is done or why are frames for others.
-my @frames = grep { $_->[1] =~ /^(?:domain %: )?cannot %|^% %$|^vdisk: % %: %$/ } @strings;
+my @frames = grep { $_->[1] =~ /^(?:domain %: )?cannot %|^% %$|^% %: %$/ } @strings;
 for my $string (@strings) {
 	my ($source, $text) = @$string;
 	next if $text !~ /[a-z]{2,} [a-z%]/i or $text =~ m{/|^%} && $text !~ /[a-z]+ [a-z]+/;
@@ -68,7 +68,7 @@ my $all = join "\n", map { $_->[1] } @strings;
 for my $entry (@entries) {
 	next if $entry =~ /^usage: |invalid option|^Could not obtain/;
 	my $text = $entry;
-	$text =~ s/^vdisk: (?:[A-Z_]+ %: )?//;
+	$text =~ s/^(?:vdisk: )?(?:[A-Z_]+ %: )?//;
 	$text =~ s/^domain %: cannot |^cannot //;
 	$text =~ s/(?: \.\.\.)?: \.\.\.$//;
 	$text =~ s/^read at /% at /;
