@@ -4,6 +4,7 @@
 #
 # make check        all of them        make check-asan   under ASan and UBSan
 # make check-kill   check_kill's full programme, which takes some minutes
+# make check-build  how it is built and installed by others, see build.sh
 # make record       traces/*.trace anew, on real Xen
 CHECK_SHIPPED := $(filter-out vdisk log loop sandbox,$(SOURCES:%.c=%))
 CHECK_DEVICE  := $(filter-out ioreq guest,$(CHECK_SHIPPED))
@@ -45,7 +46,7 @@ CHECK_LIBS := xentoollog liburing check
 check_sandbox_LIBS := xentoollog liburing libseccomp check
 check_fuzz_LIBS := xentoollog check
 
-$(BUILD)/test/%.o: CPPFLAGS += $(shell $(PKG_CONFIG) --cflags check)
+$(BUILD)/test/%.o: DEFINES += $(shell $(PKG_CONFIG) --cflags check)
 
 .SECONDEXPANSION:
 $(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
@@ -109,7 +110,11 @@ check-asan:
 	    BUILD=$(BUILD)/asan PROGRAM=$(BUILD)/asan/vdisk \
 	    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all"
 
+check-build:
+	@test/packages.sh
+	@MAKE=$(MAKE) test/build.sh
+
 record: xen-vdisk
 	test/record.sh
 
-.PHONY: check check-run check-kill check-asan record
+.PHONY: check check-run check-kill check-asan check-build record
