@@ -15,8 +15,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define __XEN_TOOLS__ 1 /* the names that Xen keeps for device models */
+#include <xendevicemodel.h>
 #include <xenforeignmemory.h>
 #include <xentoollog.h>
+
+#include <xen/hvm/dm_op.h>
 
 #include "guest.h"
 
@@ -35,17 +39,25 @@
 #define WINDOW_BITS_MAX 40
 #define WINDOW_BITS_MIN 34
 
-#define WINDOW_PROT	PROT_NONE
-#define WINDOW_FLAGS	(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+/* Pages reported to Xen at a time: privcmd takes 4096 bytes of them at most. */
+#define EXTENTS	     128
+
+#define WINDOW_PROT  PROT_NONE
+#define WINDOW_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 struct guest {
 	xentoollog_logger *log;
 	xenforeignmemory_handle *fmem;
+	xendevicemodel_handle *dmod;
 	domid_t domid;
 	uint64_t size;	   /* of the window, in bytes */
 	uint64_t mapped;   /* bytes of the window mapped since it was empty */
 	char *window;	   /* PROT_NONE where nothing is mapped */
 	uint64_t *present; /* a bit per page of the window: 1 is mapped */
+	/* Pages that were written to, and not reported yet. */
+	struct xen_dm_op_modified_memory_extent written[EXTENTS];
+	unsigned nwritten;
+	int report_errno; /* last failure to report, logged once */
 };
 
 static bool
@@ -113,6 +125,7 @@ guest_open(struct xentoollog_logger *log, uint16_t domid)
 	}
 	guest->log = log;
 	guest->domid = domid;
+	guest->report_errno = ESRCH; /* a guest that is gone has no copy */
 	/* A chunk with holes is mapped page by page, which must be ours too. */
 	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES) {
 		xtl_log(log, XTL_ERROR, -1, "vdisk",
@@ -120,9 +133,9 @@ guest_open(struct xentoollog_logger *log, uint16_t domid)
 		    (int)PAGE_BYTES);
 		return NULL;
 	}
-	guest->fmem = xenforeignmemory_open(log, 0);
-	if (guest->fmem == NULL) /* logged by the library */
-		return NULL;
+	if ((guest->fmem = xenforeignmemory_open(log, 0)) == NULL ||
+	    (guest->dmod = xendevicemodel_open(log, 0)) == NULL)
+		return NULL; /* logged by the library */
 	for (int bits = WINDOW_BITS_MAX; bits >= WINDOW_BITS_MIN; bits--) {
 		guest->size = UINT64_C(1) << bits;
 		guest->window =
@@ -154,6 +167,45 @@ guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
 			return NULL;
 	}
 	return guest->window + gpa;
+}
+
+void
+guest_wrote(struct guest *guest, const void *p, size_t len)
+{
+	uint64_t gpa = (const char *)p - guest->window, end = gpa + len;
+
+	for (uint64_t pfn = gpa >> PAGE_BITS; pfn << PAGE_BITS < end; pfn++) {
+		if (guest->nwritten == EXTENTS)
+			guest_report(guest);
+		guest->written[guest->nwritten++] =
+		    (struct xen_dm_op_modified_memory_extent){
+			.first_pfn = pfn, .nr = 1};
+	}
+}
+
+/*
+ * Xen looks at the pages only if the guest is being copied.  Then it refuses the
+ * very last one of the guest, and all before that in the call (Xen 4.20).
+ */
+void
+guest_report(struct guest *guest)
+{
+	unsigned n = guest->nwritten;
+
+	guest->nwritten = 0;
+	if (xendevicemodel_modified_memory_bulk(
+		guest->dmod, guest->domid, guest->written, n) == 0)
+		return;
+	while (n-- > 0) {
+		if (xendevicemodel_modified_memory_bulk(guest->dmod,
+			guest->domid, &guest->written[n], 1) == 0 ||
+		    errno == guest->report_errno)
+			continue;
+		guest->report_errno = errno;
+		xtl_log(guest->log, XTL_ERROR, errno, "vdisk",
+		    "cannot report a page that was written to: a copy of "
+		    "the guest may lack that");
+	}
 }
 
 uint64_t

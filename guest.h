@@ -29,6 +29,20 @@ struct guest *guest_open(struct xentoollog_logger *log, uint16_t domid);
 void *guest_ptr(struct guest *guest, uint64_t gpa, size_t len);
 
 /*
+ * For a guest that runs on while its memory is copied, to migrate: guest_wrote()
+ * notes that [p, p + len), which guest_ptr() gave, has been written to, which Xen
+ * does not see; guest_report() tells Xen of all that was noted, mostly with one
+ * hypercall, so that it is copied again.
+ */
+#if defined(__x86_64__)
+#define GUEST_CAN_MIGRATE true
+#else
+#define GUEST_CAN_MIGRATE false
+#endif
+void guest_wrote(struct guest *guest, const void *p, size_t len);
+void guest_report(struct guest *guest);
+
+/*
  * Unmap everything: the guest gave pages back and they must not be written or
  * read any more.  Nothing may be in flight.  What is needed again is mapped
  * again by guest_ptr().

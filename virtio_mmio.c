@@ -215,7 +215,7 @@ write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 	if (ready == 0) {
 		if (blk_inflight(dev->blk) > 0)
 			return false;
-		s->queue.ready = 0;
+		virtqueue_disable(dev->vq);
 	} else if (!s->queue.ready &&
 		   (dev->legacy ? accept_features(dev) : settled(dev))) {
 		if (virtqueue_enable(dev->vq, s->driver_features) < 0)

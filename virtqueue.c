@@ -23,6 +23,15 @@
  *   pushed -> published      the used ring's index, which the guest sees; then
  *                            'published' follows.  To store the index twice is
  *                            harmless.
+ *
+ * A guest that is migrated is copied while it runs, so that what we write to its
+ * memory must be reported (guest_report()), after it was written, or the copy
+ * could be made in between.  What a chain's buffers were filled with is reported
+ * before the driver sees the chain in the used ring: when it does, and if we
+ * are killed, nobody has to come back to it.  Of the used ring, index and event
+ * index are written after that, and reported the next time, which is at the latest
+ * before the driver's reset of the device is answered; and there must be one, as
+ * no device is migrated.
  */
 #include <endian.h>
 #include <string.h>
@@ -72,6 +81,9 @@ fault(struct virtqueue *vq, const char *why)
 	return -1;
 }
 
+static int walk(
+    struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain);
+
 /*
  * The rings, looked up anew by every function since a mapping may go at any
  * time (guest_forget()).  Sizes and alignment are those of 2.7, used_event and
@@ -108,14 +120,47 @@ inflight_bit(uint16_t head)
 	return UINT64_C(1) << (head % 64);
 }
 
+/*
+ * Report what was written to the used ring, and to the buffers of all chains that
+ * the driver does not see there yet.  To find the buffers again costs less than to
+ * keep them, and they are still the device's.
+ */
+static void
+report(struct virtqueue *vq)
+{
+	struct virtqueue_state *s = vq->s;
+	struct iovec iov[VIRTQUEUE_NUM_MAX], *p;
+	struct virtqueue_chain chain = {.iov = iov};
+	struct vring_used *u = used(vq);
+
+	for (uint16_t i = s->published; i != s->next_used; i++) {
+		if (walk(vq, s->pushed[i % s->num], &chain) < 0)
+			continue;
+		p = iov + chain.readable;
+		for (; chain.writable > 0; p++, chain.writable--)
+			guest_wrote(vq->guest, p->iov_base, p->iov_len);
+	}
+	if (u != NULL)
+		guest_wrote(vq->guest, u, 6 + 8 * s->num);
+	guest_report(vq->guest);
+}
+
+void
+virtqueue_disable(struct virtqueue *vq)
+{
+	if (GUEST_CAN_MIGRATE && vq->s->ready)
+		report(vq);
+	vq->s->ready = 0;
+	settle();
+}
+
 void
 virtqueue_reset(struct virtqueue *vq)
 {
 	struct virtqueue_state *s = vq->s;
 
 	/* First: what follows is of no account to a queue that is not ready. */
-	s->ready = 0;
-	settle();
+	virtqueue_disable(vq);
 	*s = (struct virtqueue_state){.num = VIRTQUEUE_NUM_MAX};
 }
 
@@ -222,8 +267,11 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 	 * available again: it must not be pushed any more when they are popped.
 	 */
 	u = used(vq);
-	if (hidden > 0 && u != NULL)
+	if (hidden > 0 && u != NULL) {
+		if (GUEST_CAN_MIGRATE)
+			report(vq);
 		show(s, u);
+	}
 	return 0;
 }
 
@@ -424,6 +472,8 @@ virtqueue_publish(struct virtqueue *vq)
 	if (avail == NULL || u == NULL)
 		return fault(vq, "ring not in guest memory");
 
+	if (GUEST_CAN_MIGRATE)
+		report(vq);
 	show(s, u);
 	/* As in virtqueue_notify(), with the roles exchanged. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);

@@ -61,8 +61,10 @@ struct virtqueue_chain {
 };
 
 /*
- * As after a reset (2.1, 2.7): not ready, nothing in flight, largest size.
+ * Not ready any more; nothing may be in flight.  And as after a reset (2.1, 2.7),
+ * with the largest size besides.
  */
+void virtqueue_disable(struct virtqueue *vq);
 void virtqueue_reset(struct virtqueue *vq);
 
 /*

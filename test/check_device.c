@@ -808,6 +808,91 @@ START_TEST(memory_is_mapped_once_not_per_request)
 }
 END_TEST
 
+/*
+ * Whether every page of a buffer is in a copy of the guest as it is.
+ */
+static bool
+in_copy(uint64_t gpa, uint32_t len)
+{
+	for (uint64_t page = gpa & -4096ULL; page < gpa + len; page += 4096)
+		if (!fake_xen_copied(page))
+			return false;
+	return true;
+}
+
+START_TEST(whatever_is_written_is_in_a_copy_of_the_guest)
+{
+	static const struct {
+		uint32_t type;
+		uint64_t sector;
+		uint32_t len;
+		uint8_t status;
+	} requests[] = {
+	    {VIRTIO_BLK_T_IN, 0, 8192, VIRTIO_BLK_S_OK},
+	    {VIRTIO_BLK_T_IN, 0, 1 << 20, VIRTIO_BLK_S_OK},
+	    {VIRTIO_BLK_T_IN, DISK / SECTOR, 512, VIRTIO_BLK_S_IOERR},
+	    {VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_OK},
+	    {VIRTIO_BLK_T_OUT, 0, 512, VIRTIO_BLK_S_OK},
+	    {VIRTIO_BLK_T_FLUSH, 0, 0, VIRTIO_BLK_S_OK},
+	    {77, 0, 512, VIRTIO_BLK_S_UNSUPP},
+	};
+	uint64_t gpa = driver_alloc(&drv, 2 << 20, 4096) + 4000;
+
+	if (!GUEST_CAN_MIGRATE)
+		return;
+	start(_i, 64);
+	driver_pattern(&drv, 4096, 1);
+	ck_assert_int_eq(
+	    pwrite(file, fake_xen_ram(drv.heap - 4096), 4096, 512), 4096);
+	for (unsigned i = 0; i < COUNT(requests); i++) {
+		uint32_t type = requests[i].type;
+		int head;
+
+		fake_xen_copy(true);
+		head = driver_request(
+		    &drv, type, requests[i].sector, gpa, requests[i].len);
+		driver_kick(&drv);
+		driver_until(&drv, head);
+		ck_assert_uint_eq(
+		    driver_status(&drv, head), requests[i].status);
+		ck_assert(fake_xen_copied(drv.status[head]));
+		if (requests[i].status == VIRTIO_BLK_S_OK &&
+		    (type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID))
+			ck_assert(in_copy(gpa, requests[i].len));
+	}
+	/* What was last written to the used ring comes with the reset. */
+	driver_reset(&drv);
+	ck_assert(in_copy(drv.used, 6 + 8 * drv.num));
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(a_queue_that_is_disabled_is_in_a_copy_of_the_guest)
+{
+	if (!GUEST_CAN_MIGRATE)
+		return;
+	start(_i, 16);
+	fake_xen_copy(true);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), 0);
+	driver_write(&drv, VIRTIO_MMIO_QUEUE_READY, 0);
+	ck_assert(in_copy(drv.used, 6 + 8 * drv.num));
+}
+END_TEST
+
+START_TEST(a_batch_is_reported_with_one_call)
+{
+	unsigned calls;
+
+	start(_i, 64);
+	fill_disk_queue(8);
+	calls = fake_xen_calls(XC_MODIFIED_MEMORY);
+	slow = false;
+	driver_drain(&drv);
+	ck_assert_uint_eq(
+	    fake_xen_calls(XC_MODIFIED_MEMORY) - calls, GUEST_CAN_MIGRATE);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -844,5 +929,8 @@ main(void)
 	KIND(a_polling_driver_needs_no_interrupts);
 	KIND(the_ring_index_may_wrap);
 	KIND(memory_is_mapped_once_not_per_request);
+	KIND(whatever_is_written_is_in_a_copy_of_the_guest);
+	KIND(a_queue_that_is_disabled_is_in_a_copy_of_the_guest);
+	KIND(a_batch_is_reported_with_one_call);
 	return cases_run(s);
 }

@@ -359,6 +359,89 @@ START_TEST(without_xen_opening_fails_with_a_line)
 }
 END_TEST
 
+/*
+ * Write to 'n' pages from 'gpa' on, and tell guest.c.
+ */
+static void
+write_pages(uint64_t gpa, unsigned n)
+{
+	uint8_t *p = guest_ptr(guest, gpa, (size_t)n * PAGE);
+
+	ck_assert_ptr_nonnull(p);
+	for (unsigned i = 0; i < n; i++)
+		p[i * PAGE + PAGE / 2]++;
+	guest_wrote(guest, p + PAGE / 2, (size_t)(n - 1) * PAGE + 1);
+}
+
+static unsigned
+count_copied(uint64_t gpa, unsigned n)
+{
+	unsigned copied = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		copied += fake_xen_copied(gpa + (uint64_t)i * PAGE);
+	return copied;
+}
+
+START_TEST(what_was_written_is_reported_with_one_call)
+{
+	if (!GUEST_CAN_MIGRATE)
+		return;
+	fake_xen_copy(true);
+	write_pages(LOW + 5 * PAGE, 3);
+	write_pages(HIGH, 1);
+	ck_assert_uint_eq(fake_xen_calls(XC_MODIFIED_MEMORY), 0);
+	guest_report(guest);
+	ck_assert_uint_eq(fake_xen_calls(XC_MODIFIED_MEMORY), 1);
+	ck_assert_uint_eq(count_copied(LOW, 16), 3);
+	ck_assert_uint_eq(count_copied(HIGH, 16), 1);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(any_number_of_pages_can_be_reported)
+{
+	if (!GUEST_CAN_MIGRATE)
+		return;
+	fake_xen_copy(true);
+	write_pages(LOW, 1000);
+	write_pages(HIGH, 1000);
+	guest_report(guest);
+	ck_assert_uint_eq(count_copied(LOW, 1001), 1000);
+	ck_assert_uint_eq(count_copied(HIGH, 1001), 1000);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(a_page_that_cannot_be_reported_keeps_no_other_from_it)
+{
+	if (!GUEST_CAN_MIGRATE)
+		return;
+	fake_xen_copy(true);
+	for (unsigned i = 0; i < 2; i++) {
+		write_pages(LOW, 2);
+		write_pages(HIGH + BANK - 2 * PAGE, 2);
+		write_pages(HIGH, 2);
+		guest_report(guest);
+		ck_assert_uint_eq(count_copied(LOW, 2), 2);
+		ck_assert_uint_eq(count_copied(HIGH + BANK - 2 * PAGE, 2), 1);
+		ck_assert_uint_eq(count_copied(HIGH, 2), 2);
+	}
+	ck_assert_uint_eq(logger.lines, 1);
+}
+END_TEST
+
+START_TEST(of_a_guest_that_is_gone_nothing_is_reported_or_said)
+{
+	if (!GUEST_CAN_MIGRATE)
+		return;
+	write_pages(LOW, 2);
+	fake_xen_set_life(FAKE_XEN_DEAD);
+	guest_report(guest);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -388,6 +471,11 @@ main(void)
 	tcase_add_loop_test(
 	    tc, memory_that_cannot_be_unmapped_is_the_end, 0, 2);
 	tcase_add_test(tc, a_dying_guest_has_no_memory);
+	tcase_add_test(tc, what_was_written_is_reported_with_one_call);
+	tcase_add_test(tc, any_number_of_pages_can_be_reported);
+	tcase_add_test(
+	    tc, a_page_that_cannot_be_reported_keeps_no_other_from_it);
+	tcase_add_test(tc, of_a_guest_that_is_gone_nothing_is_reported_or_said);
 	tcase_add_test(tc, without_xen_opening_fails_with_a_line);
 	return cases_run(s);
 }

@@ -95,7 +95,8 @@ struct handle {
 struct bank {
 	uint64_t gpa;
 	uint32_t pages;
-	uint32_t frame[BANK_PAGES]; /* page of the file; 0: no memory */
+	uint32_t frame[BANK_PAGES];  /* page of the file; 0: no memory */
+	uint32_t copied[BANK_PAGES]; /* checksum of the copy; 0: none */
 };
 
 struct state {
@@ -118,6 +119,7 @@ struct state {
 	bool up;   /* what the guest's interrupt controller has */
 	uint32_t next_frame, end_frame;
 	struct bank banks[2];
+	bool copying;
 	bool watching;
 	uint64_t watched[WATCHED]; /* page numbers, 0: none */
 	unsigned stores, kill_after;
@@ -882,6 +884,60 @@ frame(uint64_t gfn)
 	return 0;
 }
 
+/* Where what is known of the copy of the page is kept. */
+static uint32_t *
+copied(uint64_t gfn)
+{
+	struct bank *b = gfn >= FAKE_XEN_HIGH / FAKE_XEN_PAGE ? &xen->banks[1]
+							      : &xen->banks[0];
+
+	return &b->copied[gfn - b->gpa / FAKE_XEN_PAGE];
+}
+
+static uint32_t
+checksum(uint64_t gfn)
+{
+	const uint32_t *data = mmap(NULL, FAKE_XEN_PAGE, PROT_READ, MAP_SHARED,
+	    xen_fd, (off_t)frame(gfn) * FAKE_XEN_PAGE);
+	uint32_t sum = 1;
+
+	if (data == MAP_FAILED)
+		die("cannot map guest memory");
+	for (unsigned i = 0; i < FAKE_XEN_PAGE / 4; i++)
+		sum = (sum ^ data[i]) * 0x9e3779b1u + (sum >> 15);
+	munmap((void *)data, FAKE_XEN_PAGE);
+	return sum | 1;
+}
+
+/*
+ * As Xen has it: nothing is looked at unless the guest is copied; from the last to
+ * the first; and a range that ends beyond the number of the last page is refused,
+ * one too early.  Linux's privcmd limits the size.
+ */
+int
+xendevicemodel_modified_memory_bulk(xendevicemodel_handle *dmod, domid_t domid,
+    struct xen_dm_op_modified_memory_extent *extent, uint32_t nr)
+{
+	int error = enter_domain(XC_MODIFIED_MEMORY, dmod->c.domid, domid);
+	const struct bank *last = &xen->banks[xen->banks[1].pages > 0];
+	uint64_t max = last->gpa / FAKE_XEN_PAGE + last->pages - 1;
+
+	if (error == 0 && !X86)
+		error = EOPNOTSUPP;
+	if (error == 0 && nr * sizeof(*extent) > FAKE_XEN_PAGE)
+		error = E2BIG;
+	while (error == 0 && xen->copying && nr-- > 0) {
+		uint64_t gfn = extent[nr].first_pfn, end = gfn + extent[nr].nr;
+
+		if (extent[nr].pad != 0 || end <= gfn || end > max)
+			error = EINVAL;
+		for (; error == 0 && gfn < end; gfn++)
+			if (frame(gfn) != 0)
+				*copied(gfn) = checksum(gfn);
+	}
+	return leave(error);
+}
+
 /*
  * Map 'n' pages at 'addr', each run of neighbours in the file at once.
  */
@@ -1217,6 +1273,28 @@ fake_xen_give_page(uint64_t gpa)
 	*f = xen->next_frame++;
 	map_frames(p, PROT_READ | PROT_WRITE, 1, &gfn);
 	unlock();
+}
+
+void
+fake_xen_copy(bool on)
+{
+	lock();
+	xen->copying = on;
+	for (unsigned i = 0; i < 2; i++)
+		memset(xen->banks[i].copied, 0, sizeof(xen->banks[i].copied));
+	unlock();
+}
+
+bool
+fake_xen_copied(uint64_t gpa)
+{
+	uint64_t gfn = gpa / FAKE_XEN_PAGE;
+	uint32_t copy;
+
+	lock();
+	copy = frame(gfn) != 0 ? *copied(gfn) : 0;
+	unlock();
+	return copy != 0 && copy == checksum(gfn);
 }
 
 unsigned

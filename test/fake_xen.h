@@ -55,6 +55,7 @@ enum fake_xen_call {
 	XC_SET_IRQ_LEVEL,
 	XC_SET_ISA_IRQ_LEVEL,
 	XC_NR_VCPUS,
+	XC_MODIFIED_MEMORY,
 	XC_FOREIGNMEMORY_OPEN,
 	XC_MAP2,
 	XC_UNMAP,
@@ -132,6 +133,15 @@ void *fake_xen_ram(uint64_t gpa);
  */
 void fake_xen_take_page(uint64_t gpa);
 void fake_xen_give_page(uint64_t gpa);
+
+/*
+ * The guest is being copied, as for a migration, or not any more (x86 only).  Its
+ * memory was copied before; of what the device model reports from then on, a copy is
+ * made at that very moment.  Whether that of the page at 'gpa' is what the page
+ * contains now; false if there is none.
+ */
+void fake_xen_copy(bool on);
+bool fake_xen_copied(uint64_t gpa);
 
 /*
  * Pages of guest memory that process 'pid' has mapped (0: this one, not

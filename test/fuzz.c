@@ -415,6 +415,21 @@ guest_ptr(struct guest *g, uint64_t gpa, size_t len)
 	return good ? g->memory + from : NULL;
 }
 
+void
+guest_wrote(struct guest *g, const void *p, size_t len)
+{
+	const uint8_t *at = p;
+
+	if (at < g->memory || len > MEMORY || at + len > g->memory + MEMORY)
+		die("what was written is not guest memory");
+}
+
+void
+guest_report(struct guest *g)
+{
+	(void)g;
+}
+
 uint64_t
 guest_mapped(const struct guest *g)
 {

@@ -212,6 +212,12 @@ check_slot(struct load *l, const struct load_slot *s)
 	    driver_status(l->d, s->head));
 	ck_assert_uint_eq(
 	    l->d->written[s->head], in ? s->count * SECTOR + 1 : 1);
+	if (l->copied && in && s->count > 0)
+		ck_assert_msg(fake_xen_copied(s->gpa),
+		    "a page was read into and is old in a copy of the guest");
+	if (l->copied)
+		ck_assert_msg(fake_xen_copied(l->d->status[s->head]),
+		    "a status is old in a copy of the guest");
 	for (i = 0; i < s->count; i++) {
 		if (in)
 			verify(l, s->sector + i, &data[i]);

@@ -32,6 +32,7 @@ struct load {
 	struct driver *d;
 	unsigned seed;
 	bool no_discard; /* single sectors cannot be given back */
+	bool copied;	 /* the guest is, see fake_xen_copy() */
 	unsigned inflight;
 	unsigned completed;
 	uint32_t generation; /* the last one used */
