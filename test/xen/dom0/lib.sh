@@ -28,7 +28,8 @@ image() {
 }
 
 # configure NAME VCPUS DISKS [LINE...]: write the guest's configuration for xl.
-# It gets 128 MiB, or $memory; on x86, where it is an HVM guest, 256.
+# It gets 128 MiB, or $memory; on x86, where it is an HVM guest, 256, and $cmdline
+# is added to its kernel's command line.
 configure() {
 	local file=/log/$1.cfg name=$1 vcpus=$2 disks=$3
 	shift 3
@@ -85,7 +86,7 @@ knows_entries() {
 # must not cost an exit, as it would by default on this processor.
 describe_amd64() {
 	cat <<-END
-		cmdline = "console=hvc0 mitigations=off"
+		cmdline = "console=hvc0 mitigations=off${cmdline:+ $cmdline}"
 		memory  = ${memory:-256}
 		type    = "hvm"
 		acpi_firmware = "/guest/vdisk.aml"
@@ -193,6 +194,14 @@ start() {
 	within 120 grep -q 'The guest is up' "/log/guest-$1.log" ||
 	    { echo 'not up after 120 s:'; tail -n 5 "/log/guest-$1.log"; return 1; }
 	xenstore-read "/local/domain/$(cat "/run/$1.domid")/console/tty" > "/run/$1.tty"
+}
+
+# moved NAME [LOG]: the guest goes on as another domain, which has its console's log
+# in that file of /log
+moved() {
+	xl domid "$1" > "/run/$1.domid"
+	xenstore-read "/local/domain/$(cat "/run/$1.domid")/console/tty" > "/run/$1.tty"
+	[ -z "${2:-}" ] || ln -sf "$2" "/log/guest-$1.log"
 }
 
 # do_in NAME COMMAND: run a shell command in the guest; its output and status

@@ -93,7 +93,8 @@ pack "$dir/guest" "$dir/guest.cpio"
 skeleton "$dir/dom0"
 # Where these are is compiled into the toolstack.
 add "$dir/dom0" "${xen_bin#"$tree"}" "$xen_bin/xl" "$xen_bin/xenstored" \
-    "$xen_bin/xenconsoled" "$xen_bin/xenconsole" "$xen_bin/xen-init-dom0"
+    "$xen_bin/xenconsoled" "$xen_bin/xenconsole" "$xen_bin/xen-init-dom0" \
+    "$xen_bin/libxl-save-helper"
 for command in list ls read rm watch write; do
 	add "$dir/dom0" /usr/bin "$tree/usr/bin/xenstore-$command"
 done
