@@ -422,7 +422,10 @@ blk_submit(struct blk *blk, struct blk_req *req)
 		break;
 	case VIRTIO_BLK_T_FLUSH:
 		blk->stats.flushes++;
-		flush(blk, req);
+		if (blk->disk.empty) /* what was written is not here */
+			finish(blk, req, VIRTIO_BLK_S_IOERR);
+		else
+			flush(blk, req);
 		break;
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:

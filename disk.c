@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/param.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -187,6 +189,21 @@ open_direct(struct disk *disk)
 	return disk->direct >= 0 || cannot(disk, "do direct I/O on");
 }
 
+/*
+ * No medium, and a descriptor that has nothing behind it.  A driver chooses once
+ * from what is offered, so all is offered that most media will have.
+ */
+static bool
+open_empty(struct disk *disk, unsigned how)
+{
+	disk->empty = true;
+	disk->logical = disk->physical = disk->io_min = SECTOR;
+	disk->hole = how & DISK_NO_HOLES ? 0 : 4096;
+	disk->discard_only = true; /* the least of what can be discarded */
+	disk->fd = memfd_create(DISK_NONE, MFD_CLOEXEC);
+	return disk->fd >= 0 || cannot(disk, "get memory for");
+}
+
 bool
 disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
     unsigned how)
@@ -195,6 +212,8 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 
 	*disk = (struct disk){.log = log, .path = path, .fd = -1, .direct = -1};
 	disk->read_only = how & DISK_READ_ONLY;
+	if (strcmp(path, DISK_NONE) == 0)
+		return open_empty(disk, how);
 	/* Merely to open something else can block or have effects. */
 	if (stat(path, &st) < 0)
 		return cannot(disk, "find");
@@ -221,7 +240,7 @@ disk_measure(struct disk *disk)
 
 	if (size < 0)
 		return cannot(disk, "get the size of");
-	if (size < SECTOR)
+	if (size < SECTOR && !disk->empty)
 		return unfit(disk, "is smaller than one sector of 512 bytes");
 	if (size % SECTOR != 0)
 		xtl_log(disk->log, XTL_WARN, -1, "vdisk",

@@ -11,6 +11,9 @@
 
 struct xentoollog_logger;
 
+/* In place of a path: there is no medium.  A file of that name is "./none". */
+#define DISK_NONE "none"
+
 /* The unit of virtio-blk, whatever blk_size says (virtio 1.2, 5.2.4). */
 #define SECTOR 512
 
@@ -28,6 +31,7 @@ struct disk {
 	int fd;
 	int direct; /* if DISK_DIRECT: without the page cache; else -1 */
 	bool device;
+	bool empty; /* DISK_NONE: of size 0 */
 	bool read_only;
 	bool in_memory; /* ... and nowhere else, on tmpfs */
 	/* All in bytes: */
@@ -43,9 +47,9 @@ struct disk {
 };
 
 /*
- * Open 'path' and fill in *disk.  Unless DISK_NO_LOCK, it is locked for as long
- * as it is open, by anybody who uses disk->fd: shared for DISK_READ_ONLY, else
- * exclusive.  Somebody else's lock is waited for until he has had the time to
+ * Open 'path', or DISK_NONE, and fill in *disk.  Unless DISK_NO_LOCK, it is
+ * locked for as long as it is open, by anybody who uses disk->fd: shared for
+ * DISK_READ_ONLY, else exclusive.  Somebody else's lock is waited for until he has had the time to
  * die.  False on failure, which has been logged to 'log'.
  */
 bool disk_open(struct disk *disk, struct xentoollog_logger *log,

@@ -409,6 +409,7 @@ read_config(const struct virtio_mmio *dev, uint32_t offset, uint32_t size)
 	uint64_t value = 0;
 
 	config.wce = !dev->s->write_through;
+	config.blk_size = htole32(dev->s->blk_size);
 	if (offset < sizeof(config)) {
 		if (size > sizeof(config) - offset)
 			size = sizeof(config) - offset;
@@ -464,7 +465,8 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 /*
  * Why the state that was left cannot be continued with the disk that we have,
  * or NULL.  The driver can be told of nothing but growth (5.2.5): not that
- * features are gone, that blocks are larger, or that the end has come nearer.
+ * features are gone, that blocks are larger, or that the end has come nearer,
+ * unless nothing is left.
  * What it discards in vain (blk.c) it need not be told.
  */
 static const char *
@@ -486,6 +488,8 @@ unfit(const struct virtio_mmio *dev)
 	if ((s->device_features & changed & ~FEATURE(VIRTIO_BLK_F_DISCARD)) !=
 	    0)
 		return "it had features that are not offered any more";
+	if (config->capacity == 0) /* ejected, until another one comes */
+		return NULL;
 	if (s->blk_size != le32toh(config->blk_size))
 		return "its block size was another";
 	if (s->capacity > le64toh(config->capacity))

@@ -508,6 +508,52 @@ a_queue_anew(void)
 	one_write();
 }
 
+/*
+ * One ends, as it does unless it is killed before, and another one follows it with
+ * another disk.
+ */
+static void
+exchange(const char *with)
+{
+	int status;
+
+	kill(child, SIGTERM);
+	status = await(child);
+	if (!WIFEXITED(status)) {
+		assert_killed(status);
+		ck_assert_uint_lt(++generation, GENERATIONS);
+		fake_xen_kill_after(plan[generation]);
+	}
+	snprintf(disk, sizeof(disk), "%s", with);
+	child = spawn();
+}
+
+static void
+until_told_of(uint64_t sectors)
+{
+	driver_patience(&drv);
+	while (!(driver_interrupt(&drv) & VIRTIO_MMIO_INT_CONFIG))
+		driver_wait(&drv);
+	ck_assert_uint_eq(driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), sectors);
+}
+
+static void
+an_eject(void)
+{
+	char was[sizeof(disk)];
+
+	memcpy(was, disk, sizeof(was));
+	one_write();
+	exchange("none");
+	until_told_of(0);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_IN, 0,
+			      driver_alloc(&drv, 512, 512), 512),
+	    VIRTIO_BLK_S_IOERR);
+	exchange(was);
+	until_told_of(LOAD_SECTORS);
+	one_write();
+}
+
 static void
 the_start(void)
 {
@@ -527,6 +573,7 @@ static const struct {
     {a_reset_in_flight, "a reset"},
     {a_queue_anew, "a queue made ready again"},
     {a_fault, "a fault"},
+    {an_eject, "an eject"},
     {the_start, "a start"},
 };
 

@@ -738,6 +738,57 @@ START_TEST(an_edge_comes_again_for_what_was_not_acknowledged)
 }
 END_TEST
 
+START_TEST(there_may_be_no_disk_and_then_one)
+{
+	const char *none[] = {"-v", "7", BASE_ARG, IRQ, "none", NULL};
+
+	start(none, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	driver_start(&drv, MODERN, 16);
+	ck_assert_uint_eq(driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), 0);
+	ck_assert_int_eq(kill(child, SIGTERM), 0);
+	ck_assert_int_eq(finish(), 0);
+	serve(0);
+	driver_patience(&drv);
+	while (!(driver_interrupt(&drv) & VIRTIO_MMIO_INT_CONFIG))
+		driver_wait(&drv);
+	ck_assert_uint_eq(
+	    driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), DISK / SECTOR);
+	ck_assert_uint_eq(driver_io(&drv, VIRTIO_BLK_T_OUT, 0,
+			      driver_pattern(&drv, 512, 1), 512),
+	    VIRTIO_BLK_S_OK);
+	ck_assert_int_eq(kill(child, SIGUSR1), 0);
+	ck_assert_int_eq(kill(child, SIGKILL), 0);
+	finish();
+	start(none, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	ck_assert_uint_eq(driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), 0);
+	ck_assert_int_eq(kill(child, SIGUSR1), 0);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_IOERR);
+}
+END_TEST
+
+START_TEST(a_file_may_be_called_none)
+{
+	const char *args[] = {"7", BASE_ARG, IRQ, "./none", NULL};
+	char dir[] = "/tmp/vdisk-none-XXXXXX";
+	int fd;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	ck_assert_int_eq(chdir(dir), 0);
+	fd = open("none", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ck_assert_int_eq(ftruncate(fd, DISK), 0);
+	start(args, 0);
+	ck_assert_str_eq(output(), "ready\n");
+	unlink("none");
+	rmdir(dir);
+	driver_start(&drv, MODERN, 16);
+	ck_assert_uint_eq(
+	    driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), DISK / SECTOR);
+}
+END_TEST
+
 START_TEST(it_may_be_told_of_5_tib)
 {
 	const uint64_t sectors = UINT64_C(5) << 31;
@@ -1529,6 +1580,8 @@ main(void)
 	    tc, a_second_one_leaves_the_pid_file_of_the_first, 0, 2);
 	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
 	tcase_add_test(tc, an_edge_comes_again_for_what_was_not_acknowledged);
+	tcase_add_test(tc, there_may_be_no_disk_and_then_one);
+	tcase_add_test(tc, a_file_may_be_called_none);
 	tcase_add_test(tc, it_may_be_told_of_5_tib);
 	tcase_add_test(tc, asked_for_it_it_says_what_it_has_done);
 	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);

@@ -2103,6 +2103,188 @@ START_TEST(another_block_size_is_refused)
 }
 END_TEST
 
+/* Without a medium. */
+
+/*
+ * As succeed(), with another disk: 'name' is "none" or 'path'.
+ */
+static bool
+exchange(const char *name, unsigned how)
+{
+	fake_uring_init();
+	fake_log_init(&lg);
+	io.adopted = true;
+	io.raised = io.lowered = 0;
+	return open_unit(name, how, false);
+}
+
+static void
+expect_refused_disk(unsigned how, const char *why)
+{
+	struct ioreq_server before = io;
+
+	ck_assert(!exchange(path, how));
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_msg(strstr(lg.last, why) != NULL, "said: %s", lg.last);
+	ck_assert_mem_eq(io.state, before.state, sizeof(io.state));
+	/* The guest has what it had. */
+	ck_assert(exchange(DISK_NONE, 0));
+	ck_assert_uint_eq(read_sized(VIRTIO_MMIO_CONFIG, 8), 0);
+	ck_assert_uint_eq(io.raised, 0);
+}
+
+static void
+begin_empty(unsigned how, uint64_t features)
+{
+	fake_log_init(&lg);
+	ck_assert(open_unit(DISK_NONE, how, false));
+	ck_assert_uint_eq(lg.lines, 0);
+	start(features);
+	ck_assert_uint_eq(read_sized(VIRTIO_MMIO_CONFIG, 8), 0);
+}
+
+/*
+ * The driver is told of this size, once.
+ */
+static void
+expect_announced(uint64_t sectors, uint32_t generation)
+{
+	ck_assert_uint_ne(rd(VIRTIO_MMIO_CONFIG_GENERATION), generation);
+	ck_assert_uint_eq(read_sized(VIRTIO_MMIO_CONFIG, 8), sectors);
+	ck_assert_uint_eq(io.raised, 1);
+	ck_assert_uint_eq(
+	    rd(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
+}
+
+static void
+take_failed(unsigned i)
+{
+	struct vring_used_elem e;
+
+	ck_assert(fake_driver_take(&drv, &e));
+	ck_assert_uint_eq(e.id, 3 * i);
+	ck_assert_uint_eq(slot(i)[SLOT_STATUS], VIRTIO_BLK_S_IOERR);
+}
+
+START_TEST(without_a_medium_every_request_fails_but_for_the_name)
+{
+	static const uint32_t types[] = {VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+	    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_FLUSH};
+
+	begin_empty(_i == 3 ? DISK_READ_ONLY : 0, USUAL);
+	offer(1, types[_i], 0);
+	notify();
+	take_failed(1);
+	offer(2, VIRTIO_BLK_T_GET_ID, 0);
+	notify();
+	take(2, VIRTIO_BLK_ID_BYTES);
+	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+START_TEST(without_a_medium_all_is_offered_that_a_disk_would)
+{
+	uint64_t with = offered();
+
+	ck_assert(exchange(DISK_NONE, 0));
+	ck_assert_uint_eq(offered(), with);
+	ck_assert(exchange(path, DISK_READ_ONLY));
+	with = offered();
+	ck_assert(exchange(DISK_NONE, DISK_READ_ONLY));
+	ck_assert_uint_eq(offered(), with);
+	ck_assert(exchange(DISK_NONE, DISK_NO_HOLES));
+	ck_assert(!(offered() & FEATURE(VIRTIO_BLK_F_DISCARD)));
+	/* There is no file to be opened for that. */
+	ck_assert(exchange(DISK_NONE, DISK_DIRECT));
+}
+END_TEST
+
+START_TEST(a_disk_that_is_inserted_is_announced_and_used)
+{
+	uint32_t generation;
+
+	begin_empty(0, USUAL);
+	generation = rd(VIRTIO_MMIO_CONFIG_GENERATION);
+	ck_assert(exchange(path, 0));
+	expect_announced(SECTORS, generation);
+	expect_working();
+	/* And what is known of it counts from now on. */
+	ck_assert_int_eq(ftruncate(disk, (SECTORS - 1) * SECTOR), 0);
+	expect_refused(false, "larger");
+}
+END_TEST
+
+START_TEST(of_an_ejected_disk_what_was_in_flight_fails)
+{
+	static const uint32_t types[] = {
+	    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH};
+	uint32_t generation;
+
+	start(USUAL);
+	generation = rd(VIRTIO_MMIO_CONFIG_GENERATION);
+	fake_uring.hold = true;
+	for (unsigned i = 0; i < COUNT(types); i++)
+		offer(i, types[i], 5);
+	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	device_run(dev, false);
+	ck_assert_uint_eq(drv.used->idx, 0);
+	ck_assert(exchange(DISK_NONE, 0));
+	expect_announced(0, generation);
+	settle();
+	for (unsigned i = 0; i < COUNT(types); i++)
+		take_failed(i);
+	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
+	/* Another one, smaller, and with nothing of that in it. */
+	generation = rd(VIRTIO_MMIO_CONFIG_GENERATION);
+	resize(SECTORS / 2);
+	ck_assert(exchange(path, 0));
+	expect_announced(SECTORS / 2, generation);
+	expect_working();
+}
+END_TEST
+
+START_TEST(a_disk_that_cannot_be_what_was_offered_is_refused)
+{
+	begin_empty(0, USUAL);
+	expect_refused_disk(DISK_READ_ONLY, "read-only");
+	left()->device_features |= FEATURE(VIRTIO_BLK_F_SECURE_ERASE);
+	ck_assert(!exchange(path, 0));
+	ck_assert_ptr_nonnull(strstr(lg.last, "features"));
+}
+END_TEST
+
+START_TEST(blocks_are_as_the_driver_knows_them_until_a_reset)
+{
+	const uint32_t blk_size =
+	    VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, blk_size);
+
+	start(USUAL);
+	left()->blk_size = 4096; /* of the one that is ejected */
+	ck_assert(exchange(DISK_NONE, 0));
+	ck_assert_uint_eq(rd(blk_size), 4096);
+	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
+	expect_refused_disk(0, "block size");
+	ck_assert_uint_eq(rd(blk_size), 4096);
+	ck_assert(reset_now());
+	ck_assert_uint_eq(rd(blk_size), 512);
+	start(USUAL);
+	ck_assert(exchange(path, 0));
+	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
+	expect_working();
+}
+END_TEST
+
+START_TEST(a_disk_that_cannot_discard_may_be_inserted)
+{
+	begin_empty(0, USUAL | FEATURE(VIRTIO_BLK_F_DISCARD));
+	ck_assert(exchange(path, DISK_NO_HOLES));
+	ck_assert_uint_eq(read_sized(VIRTIO_MMIO_CONFIG, 8), SECTORS);
+	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
+	expect_working();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -2250,5 +2432,15 @@ main(void)
 	tcase_add_test(tc, a_disk_that_cannot_discard_any_more_is_continued);
 	tcase_add_test(tc, features_that_are_new_are_offered_after_a_reset);
 	tcase_add_test(tc, another_block_size_is_refused);
+
+	tc = cases_add(s, "medium", setup, NULL);
+	tcase_add_loop_test(
+	    tc, without_a_medium_every_request_fails_but_for_the_name, 0, 4);
+	tcase_add_test(tc, without_a_medium_all_is_offered_that_a_disk_would);
+	tcase_add_test(tc, a_disk_that_is_inserted_is_announced_and_used);
+	tcase_add_test(tc, of_an_ejected_disk_what_was_in_flight_fails);
+	tcase_add_test(tc, a_disk_that_cannot_be_what_was_offered_is_refused);
+	tcase_add_test(tc, blocks_are_as_the_driver_knows_them_until_a_reset);
+	tcase_add_test(tc, a_disk_that_cannot_discard_may_be_inserted);
 	return cases_run(s);
 }
