@@ -893,6 +893,121 @@ START_TEST(a_batch_is_reported_with_one_call)
 }
 END_TEST
 
+/*
+ * A driver as those of small systems: few descriptors, one request at a time, and
+ * each in two buffers, since more may not fit.  It waits for the interrupt for every
+ * other one, and looks at the used ring for the rest.
+ */
+static struct {
+	uint64_t gpa; /* header, data, status */
+	unsigned requests;
+	uint8_t disk[DISK]; /* what must be there */
+} tiny;
+
+static uint8_t
+tiny_io(uint32_t type, uint64_t sector, const void *data, uint32_t len)
+{
+	struct virtio_blk_outhdr *hdr = fake_xen_ram(tiny.gpa);
+	bool in = type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID;
+	uint32_t out = sizeof(*hdr) + (in ? 0 : len);
+	const struct driver_buf buf[] = {
+	    {tiny.gpa, out, false},
+	    {tiny.gpa + out, sizeof(*hdr) + len + 1 - out, true},
+	};
+	uint8_t *status = (uint8_t *)(hdr + 1) + len;
+	int head;
+
+	*hdr = (struct virtio_blk_outhdr){.type = type, .sector = sector};
+	if (!in && len > 0)
+		memcpy(hdr + 1, data, len);
+	*status = 0xff;
+	head = driver_add(&drv, buf, 2);
+	ck_assert_int_ge(head, 0);
+	driver_kick(&drv);
+	if (++tiny.requests % 2 == 0)
+		driver_until(&drv, head);
+	driver_patience(&drv);
+	while (!drv.done[head] && !driver_take(&drv))
+		driver_wait(&drv);
+	ck_assert_uint_eq(drv.written[head], in ? len + 1 : 1);
+	return *status;
+}
+
+static void
+tiny_write(uint64_t offset, uint8_t value, uint32_t len)
+{
+	memset(tiny.disk + offset, value, len);
+	ck_assert_uint_eq(
+	    tiny_io(VIRTIO_BLK_T_OUT, offset / SECTOR, tiny.disk + offset, len),
+	    VIRTIO_BLK_S_OK);
+}
+
+static void
+tiny_clear(uint32_t type, uint64_t offset, uint64_t len)
+{
+	const struct virtio_blk_discard_write_zeroes range = {
+	    .sector = offset / SECTOR, .num_sectors = len / SECTOR};
+
+	memset(tiny.disk + offset, 0, len);
+	ck_assert_uint_eq(
+	    tiny_io(type, 0, &range, sizeof(range)), VIRTIO_BLK_S_OK);
+}
+
+static void
+tiny_verify(uint64_t offset, uint32_t len)
+{
+	ck_assert_uint_eq(tiny_io(VIRTIO_BLK_T_IN, offset / SECTOR, NULL, len),
+	    VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(
+	    (uint8_t *)fake_xen_ram(tiny.gpa) + 16, tiny.disk + offset, len);
+}
+
+/*
+ * What mkfs.ext4 does: it looks for what is there, gives all of it back, writes
+ * here and there, in pieces of all sizes, and has it flushed.
+ */
+START_TEST(few_descriptors_are_enough_for_a_file_system)
+{
+	static const uint16_t sizes[] = {2, 4, 16};
+	const uint32_t group = 2 << 20;
+	uint64_t at;
+
+	driver_start(&drv,
+	    kinds[_i / COUNT(sizes)] | FLUSH | FEATURE(VIRTIO_BLK_F_DISCARD) |
+		FEATURE(VIRTIO_BLK_F_WRITE_ZEROES),
+	    sizes[_i % COUNT(sizes)]);
+	drv.indirect = true;
+	memset(&tiny, 0, sizeof(tiny));
+	tiny.gpa = driver_alloc(&drv, 2 << 20, 16);
+	ck_assert_uint_eq(tiny_io(VIRTIO_BLK_T_GET_ID, 0, NULL, 20), 0);
+	tiny_verify(0, 4096);
+	tiny_verify(64 << 10, 512);
+	tiny_verify(DISK - 4096, 4096);
+	tiny_clear(VIRTIO_BLK_T_DISCARD, 0, DISK);
+	tiny_write(0, 1, 8192);
+	tiny_write(DISK - 64 * 1024, 2, 64 * 1024);
+	for (at = 0; at < DISK; at += group) {
+		tiny_write(at + 1024, 3, 1024);
+		tiny_write(at + 4096, 4, 12288);
+		tiny_clear(VIRTIO_BLK_T_WRITE_ZEROES, at + 65536, 512 << 10);
+	}
+	for (at = 3 << 20; at < 4 << 20; at += 128 << 10)
+		tiny_write(at, at >> 17, 128 << 10);
+	tiny_write(1 << 20, 5, 1 << 20);
+	ck_assert_uint_eq(tiny_io(VIRTIO_BLK_T_FLUSH, 0, NULL, 0), 0);
+	tiny_write(1024, 6, 1024);
+	ck_assert_uint_eq(tiny_io(VIRTIO_BLK_T_FLUSH, 0, NULL, 0), 0);
+	for (at = 0; at < DISK; at += 1 << 20)
+		tiny_verify(at, 1 << 20);
+	for (unsigned i = 0; i < 70000; i++) /* the index wraps */
+		ck_assert_uint_eq(tiny_io(VIRTIO_BLK_T_OUT, 8, tiny.disk, 0),
+		    VIRTIO_BLK_S_OK);
+	tiny_verify(0, 1 << 20);
+	ck_assert_uint_eq(drv.spurious, 0);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -932,5 +1047,7 @@ main(void)
 	KIND(whatever_is_written_is_in_a_copy_of_the_guest);
 	KIND(a_queue_that_is_disabled_is_in_a_copy_of_the_guest);
 	KIND(a_batch_is_reported_with_one_call);
+	tcase_add_loop_test(tc, few_descriptors_are_enough_for_a_file_system, 0,
+	    3 * COUNT(kinds));
 	return cases_run(s);
 }
