@@ -11,7 +11,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <linux/falloc.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
@@ -44,7 +43,9 @@
 struct blk {
 	struct disk disk;
 	bool writeback;
-	uint64_t capacity; /* in sectors */
+	uint16_t *flush_failed; /* the caller's, see blk_keep() */
+	uint16_t failed;	/* ... until there is one */
+	uint64_t capacity;	/* in sectors */
 	char serial[VIRTIO_BLK_ID_BYTES];
 	struct virtio_blk_config config;
 	struct engine *engine;
@@ -95,6 +96,7 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 		return NULL;
 	}
 	blk->writeback = true;
+	blk->flush_failed = &blk->failed;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
 	STAILQ_INIT(&blk->done);
 	while (blk->nfree < BLK_REQS)
@@ -157,12 +159,34 @@ blk_set_writeback(struct blk *blk, bool writeback)
 	blk->writeback = writeback;
 }
 
+/*
+ * A flush has failed, with 'error', or if that is -1, one of a predecessor's.
+ * That is told once, as Linux does.
+ */
+static void
+fail_flushes(struct blk *blk, int error)
+{
+	if (error != -1 && *blk->flush_failed)
+		return;
+	*blk->flush_failed = 1;
+	xtl_log(blk->disk.log, XTL_CRITICAL, error, "vdisk",
+	    "flush failed: data may be lost, and all flushes fail until the "
+	    "guest is created anew");
+}
+
+void
+blk_keep(struct blk *blk, uint16_t *failed)
+{
+	blk->flush_failed = failed;
+	if (*failed)
+		fail_flushes(blk, -1);
+}
+
 void
 blk_sync(struct blk *blk)
 {
 	if (!blk->disk.read_only && fdatasync(blk->disk.fd) < 0)
-		xtl_log(
-		    blk->disk.log, XTL_ERROR, errno, "vdisk", "flush failed");
+		fail_flushes(blk, errno);
 }
 
 struct blk_req *
@@ -275,7 +299,6 @@ transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
 		finish(blk, req, VIRTIO_BLK_S_OK);
 	} else {
 		op->offset = sector * SECTOR;
-		op->stable = !blk->writeback;
 		engine_start(blk->engine, op);
 	}
 }
@@ -287,13 +310,28 @@ flush(struct blk *blk, struct blk_req *req)
 	/* Some file systems cannot flush what is never written. */
 	if (blk->disk.read_only)
 		finish(blk, req, VIRTIO_BLK_S_OK);
+	else if (*blk->flush_failed)
+		finish(blk, req, VIRTIO_BLK_S_IOERR);
 	else
 		engine_start(blk->engine, &req->op);
 }
 
 /*
- * Go on with the next range; after the last one, what was done is stable if
- * other writes are.
+ * The request has changed the disk: if other writes are stable when they
+ * complete, this one must be.  That takes an fdatasync() for all that are at it,
+ * not RWF_DSYNC for each, of which one would be told of another one's loss.
+ */
+static void
+finish_write(struct blk *blk, struct blk_req *req)
+{
+	if (blk->writeback)
+		finish(blk, req, VIRTIO_BLK_S_OK);
+	else
+		flush(blk, req);
+}
+
+/*
+ * Go on with the next range.
  */
 static void
 next_range(struct blk *blk, struct blk_req *req)
@@ -316,10 +354,7 @@ next_range(struct blk *blk, struct blk_req *req)
 			return;
 		}
 	}
-	if (blk->writeback)
-		finish(blk, req, VIRTIO_BLK_S_OK);
-	else
-		flush(blk, req);
+	finish_write(blk, req);
 }
 
 /*
@@ -442,29 +477,24 @@ blk_submit(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * Tell of a failed operation, at most once a second.
+ * Tell of a failed operation that is no flush, at most once a second.
  */
 static void
 log_failure(struct blk *blk, const struct blk_req *req)
 {
 	const struct engine_op *op = &req->op;
 	const char *what = op->what == ENGINE_READ	       ? "read"
-			   : op->what == ENGINE_FLUSH	       ? "flush"
 			   : req->type == VIRTIO_BLK_T_DISCARD ? "discard"
 							       : "write";
-	char place[32] = "";
 	struct timespec now;
 
 	blk->errors++;
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_sec == blk->logged)
 		return;
-	if (op->what != ENGINE_FLUSH)
-		snprintf(place, sizeof(place), " at byte %llu",
-		    (unsigned long long)op->offset);
 	xtl_log(blk->disk.log, XTL_ERROR, op->error, "vdisk",
-	    "%s%s failed (failures since the last message: %u)", what, place,
-	    blk->errors);
+	    "%s at byte %llu failed (failures since the last message: %u)",
+	    what, (unsigned long long)op->offset, blk->errors);
 	blk->logged = now.tv_sec;
 	blk->errors = 0;
 }
@@ -499,13 +529,19 @@ proceed(struct blk *blk, struct blk_req *req)
 	if ((op->what == ENGINE_ALLOCATE || op->what == ENGINE_DISCARD) &&
 	    (op->error == EOPNOTSUPP || op->error == EINVAL)) {
 		do_otherwise(blk, req);
+	} else if (op->what == ENGINE_FLUSH) {
+		if (op->error != 0)
+			fail_flushes(blk, op->error);
+		finish(blk, req,
+		    *blk->flush_failed ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
 	} else if (op->error != 0) {
 		log_failure(blk, req);
 		finish(blk, req, VIRTIO_BLK_S_IOERR);
-	} else if (op->what != ENGINE_FLUSH &&
-		   (req->type == VIRTIO_BLK_T_DISCARD ||
-		       req->type == VIRTIO_BLK_T_WRITE_ZEROES)) {
+	} else if (req->type == VIRTIO_BLK_T_DISCARD ||
+		   req->type == VIRTIO_BLK_T_WRITE_ZEROES) {
 		next_range(blk, req);
+	} else if (op->what == ENGINE_WRITE) {
+		finish_write(blk, req);
 	} else {
 		finish(blk, req, VIRTIO_BLK_S_OK);
 	}

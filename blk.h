@@ -83,11 +83,18 @@ const struct blk_stats *blk_stats(const struct blk *blk);
 
 /*
  * Whether writes complete before they are on stable storage (5.2.6.2).  Those
- * that have completed are brought there by blk_sync(), which waits for it; a
- * failure is logged.
+ * that have completed are brought there by blk_sync(), which waits for it.
  */
 void blk_set_writeback(struct blk *blk, bool writeback);
 void blk_sync(struct blk *blk);
+
+/*
+ * Where it is kept that a flush has failed: in *failed, which is the caller's,
+ * outlives this process, and stays 1 from then on; before, 0.  Linux tells of
+ * what it could not write only once, so no flush will succeed any more, and no
+ * write that must be stable when it completes.
+ */
+void blk_keep(struct blk *blk, uint16_t *failed);
 
 /*
  * A request to fill in; NULL if BLK_REQS are in use.  blk_put() takes back one

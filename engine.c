@@ -348,8 +348,6 @@ submit(struct engine *engine, struct engine_op *op)
 	else
 		io_uring_prep_rw(read ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
 		    0, op->data, op->segments, op->offset);
-	if (op->what == ENGINE_WRITE && op->stable)
-		sqe->rw_flags = RWF_DSYNC;
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, op);
 }

@@ -25,7 +25,6 @@ enum engine_what {
 struct engine_op {
 	/* The caller's; the last four change meanwhile. */
 	enum engine_what what;
-	bool stable;	    /* a write: on stable storage when it is done */
 	int mode;	    /* of fallocate() */
 	uint64_t offset;    /* in the disk, in bytes */
 	uint64_t left;	    /* as many bytes; of data, less than 4 GiB */

@@ -57,7 +57,8 @@ struct device_state {
 	uint32_t guest_page_size; /* version 1: bytes */
 	uint32_t queue_align;	  /* ... of the used ring, in bytes */
 	uint32_t queue_pfn;	  /* ... the rings are here, in such pages */
-	uint32_t write_through;	  /* 1: no write-back cache (5.2.5) */
+	uint16_t write_through;	  /* 1: no write-back cache (5.2.5) */
+	uint16_t flush_failed;	  /* 1: and so will all further ones */
 	struct virtqueue_state queue;
 };
 
@@ -115,6 +116,11 @@ virtio_mmio_fault(struct virtio_mmio *dev)
 	    "guest fault: %s; the device needs a reset", dev->vq->fault);
 }
 
+/*
+ * All but one thing is as in a new device: that a flush has failed concerns the
+ * disk, of which the host's cache may still show what was never written to it.
+ * Whoever is in the guest now would be deceived in the same way.
+ */
 static void
 reset(struct virtio_mmio *dev)
 {
@@ -479,7 +485,7 @@ unfit(const struct virtio_mmio *dev)
 	if ((s->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0 ||
 	    (s->driver_features & ~s->device_features &
 		-(uint64_t)settled(dev)) != 0 ||
-	    s->queue.ready > 1 || s->write_through > 1)
+	    s->queue.ready > 1 || s->write_through > 1 || s->flush_failed > 1)
 		return "its state makes no sense";
 	if ((changed & FEATURE(VIRTIO_F_VERSION_1)) != 0)
 		return "it was --legacy and is not, or the other way round";
@@ -534,6 +540,7 @@ adopt(struct virtio_mmio *dev)
 	}
 	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
 	    "continuing where another vdisk ended");
+	blk_keep(dev->blk, &s->flush_failed);
 	blk_set_writeback(dev->blk, !s->write_through);
 	/* It may have been killed before it told of a fault, or of a size. */
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
@@ -553,6 +560,7 @@ virtio_mmio_open(struct virtio_mmio *dev)
 	/* In a device that is just reset there is nothing to lose. */
 	if (adopted && (dev->s->status != 0 || dev->s->queue.ready))
 		return adopt(dev);
+	blk_keep(dev->blk, &dev->s->flush_failed);
 	reset(dev);
 	return true;
 }

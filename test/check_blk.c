@@ -1547,8 +1547,36 @@ START_TEST(when_an_fdatasync_fails_so_does_every_flush_that_it_was_for)
 	fake_uring.fail = 1;
 	fake_uring.error = EIO;
 	flush_together(3, VIRTIO_BLK_S_IOERR);
+	/* Linux has told of it, and the next one would be good. */
+	flush_together(2, VIRTIO_BLK_S_IOERR);
+	flush_together(1, VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
 	ck_assert_uint_eq(lg.lines, 1);
-	flush_together(2, VIRTIO_BLK_S_OK);
+	ck_assert_ptr_nonnull(strstr(lg.last, "flush failed"));
+	expect_write(0, SECTOR);
+	expect_read(8, SECTOR);
+}
+END_TEST
+
+/*
+ * Also if it was one that began before.
+ */
+START_TEST(flushes_that_wait_for_one_that_fails_fail)
+{
+	struct job *first = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0), *second;
+
+	fake_uring.hold = true;
+	blk_kick(blk);
+	second = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	fake_uring.hold = false;
+	fake_uring.error = EIO;
+	fake_uring.fail = 1;
+	ck_assert_ptr_eq(reap(), first->req);
+	ck_assert_ptr_eq(reap(), second->req);
+	ck_assert_uint_eq(dispose(first), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(dispose(second), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(fake_uring.datasyncs, 2);
+	ck_assert_uint_eq(lg.lines, 1);
 }
 END_TEST
 
@@ -1578,22 +1606,64 @@ END_TEST
 
 START_TEST(writes_are_stable_when_the_driver_cannot_flush)
 {
+	struct job *job;
+
 	expect_write(0, SECTOR);
-	ck_assert_uint_eq(fake_uring.dsyncs, 0);
+	ck_assert_uint_eq(fake_uring.datasyncs, 0);
 	blk_set_writeback(blk, false);
 	expect_write(1, SECTOR);
-	framing = &framings[6];
-	expect_write(2, SECTOR);
-	ck_assert_uint_eq(fake_uring.dsyncs, 2);
-	/* Every part of it. */
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
+	framing = &framings[5];
+	expect_write(2, 3 * SECTOR);
+	ck_assert_uint_eq(fake_uring.datasyncs, 2);
+	/* All of it was written by then. */
 	fake_uring.limit = 100;
-	expect_write(3, SECTOR);
-	ck_assert_uint_eq(fake_uring.dsyncs, 2 + 6);
+	expect_write(5, SECTOR);
+	ck_assert_uint_eq(fake_uring.datasyncs, 3);
 	fake_uring.limit = 0;
+	/* It is not done when it is only written. */
+	job = submit(VIRTIO_BLK_T_OUT, 6, SECTOR, 0);
+	fake_uring.wait = true;
+	blk_kick(blk);
+	fake_uring.hold = true;
+	ck_assert_ptr_null(blk_reap(blk));
+	fake_uring.hold = fake_uring.wait = false;
+	ck_assert_uint_eq(*job->req->status, UNTOUCHED);
+	ck_assert_ptr_eq(reap(), job->req);
+	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(fake_uring.datasyncs, 4);
 	blk_set_writeback(blk, true);
-	expect_write(4, SECTOR);
-	ck_assert_uint_eq(fake_uring.dsyncs, 2 + 6);
-	ck_assert_uint_eq(fake_uring.writes, 1 + 2 + 6 + 1);
+	expect_write(7, SECTOR);
+	ck_assert_uint_eq(fake_uring.datasyncs, 4);
+}
+END_TEST
+
+/*
+ * For each of them the kernel would tell of any that was lost, but only of one.
+ */
+START_TEST(of_writes_that_are_to_be_stable_none_is_if_one_is_not)
+{
+	struct job *job[3];
+
+	blk_set_writeback(blk, false);
+	for (unsigned i = 0; i < 3; i++)
+		job[i] = submit(VIRTIO_BLK_T_OUT, 8 * i, SECTOR, 0);
+	fake_uring.wait = true;
+	fake_uring.error = EIO;
+	fake_uring.spare = fake_uring.in_memory ? 0 : 3;
+	fake_uring.fail = 1;
+	for (unsigned i = 0; i < 3; i++)
+		reap();
+	for (unsigned i = 0; i < 3; i++)
+		ck_assert_uint_eq(dispose(job[i]), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
+	ck_assert_uint_eq(lg.lines, 1);
+	/* Nor any other one, whatever the kernel says by now. */
+	ck_assert_uint_eq(
+	    request(VIRTIO_BLK_T_OUT, 0, SECTOR, 0), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(clear_one(ZEROES, 0, 8, 0), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
+	ck_assert_uint_eq(lg.lines, 1);
 }
 END_TEST
 
@@ -2020,11 +2090,11 @@ END_TEST
 START_TEST(direct_writes_are_stable_when_the_driver_cannot_flush)
 {
 	expect_write(0, MAX_LEN);
-	ck_assert_uint_eq(fake_uring.dsyncs, 0);
+	ck_assert_uint_eq(fake_uring.datasyncs, 0);
 	blk_set_writeback(blk, false);
 	fake_uring.limit = BLOCK;
 	expect_write(0, MAX_LEN);
-	ck_assert_uint_eq(fake_uring.dsyncs, MAX_LEN / BLOCK);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
 	ck_assert_uint_eq(fake_uring.directs, 1 + MAX_LEN / BLOCK);
 }
 END_TEST
@@ -2451,6 +2521,7 @@ add_requests(Suite *s, SFun before)
 	tcase_add_test(tc, flushes_that_come_together_are_one_fdatasync);
 	tcase_add_test(
 	    tc, when_an_fdatasync_fails_so_does_every_flush_that_it_was_for);
+	tcase_add_test(tc, flushes_that_wait_for_one_that_fails_fail);
 	tcase_add_test(
 	    tc, a_flush_is_not_done_by_an_fdatasync_that_began_before_it);
 	tc = cases_add(s, "ranges", before, NULL);
@@ -2586,6 +2657,8 @@ main(void)
 	add_luck(s, setup_disk);
 	tc = cases_add(s, "stable", setup_disk, NULL);
 	tcase_add_test(tc, writes_are_stable_when_the_driver_cannot_flush);
+	tcase_add_test(
+	    tc, of_writes_that_are_to_be_stable_none_is_if_one_is_not);
 
 	add_requests(s, setup_memory);
 	tc = cases_add(s, "memory", setup_memory, NULL);

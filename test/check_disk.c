@@ -52,6 +52,7 @@ static char host_path[64];
 static bool no_threads; /* not one more for the user */
 static bool thin;	/* let the kernel know of no way to write zeros to it */
 static struct driver drv;
+static uint64_t data; /* where the guest has some */
 
 static void
 setup(void)
@@ -148,11 +149,9 @@ serve(const char *option)
 static uint8_t
 io(uint32_t type, uint64_t sector, uint32_t len)
 {
-	static uint64_t gpa;
-
-	if (gpa == 0)
-		gpa = driver_pattern(&drv, MIB, 1);
-	return driver_io(&drv, type, sector, gpa, len);
+	if (data == 0)
+		data = driver_pattern(&drv, MIB, 1);
+	return driver_io(&drv, type, sector, data, len);
 }
 
 static uint8_t
@@ -311,6 +310,99 @@ START_TEST(without_a_thread_to_be_had_everything_works)
 }
 END_TEST
 
+/* Devices that lose what is written to them. */
+
+/*
+ * Nothing gets into the second half of the device any more.
+ */
+static void
+break_device(void)
+{
+	ck_assert_int_eq(ftruncate(file, DISK / 2), 0);
+	ck_assert_int_eq(fcntl(file, F_ADD_SEALS, F_SEAL_GROW), 0);
+}
+
+/*
+ * A write to where that is, which the page cache takes.
+ */
+static void
+write_what_will_be_lost(void)
+{
+	ck_assert_uint_eq(
+	    io(VIRTIO_BLK_T_OUT, 3 * DISK / 4 / SECTOR, 4096), VIRTIO_BLK_S_OK);
+}
+
+static void
+expect_no_flush(void)
+{
+	const char *said;
+
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_uint_eq(flush(), VIRTIO_BLK_S_IOERR);
+	said = strstr(errors(), "flush failed");
+	ck_assert_ptr_nonnull(said);
+	ck_assert_ptr_null(strstr(said + 1, "flush failed"));
+	ck_assert_uint_eq(io(VIRTIO_BLK_T_OUT, 0, 4096), VIRTIO_BLK_S_OK);
+}
+
+START_TEST(a_flush_that_failed_is_not_forgotten)
+{
+	if (!use_device(512))
+		return;
+	serve("--");
+	driver_start(&drv, MODERN, 64);
+	write_what_will_be_lost();
+	ck_assert_uint_eq(flush(), VIRTIO_BLK_S_OK);
+	write_what_will_be_lost();
+	break_device();
+	expect_no_flush();
+	child_kill();
+	serve("--");
+	expect_no_flush();
+	driver_reset(&drv);
+	fake_xen_irq_take();
+	driver_start(&drv, MODERN, 64);
+	expect_no_flush();
+	child_kill();
+	/* Another domain begins anew. */
+	fake_xen_start(7, 2, RAM, 0);
+	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
+	drv.indirect = true;
+	data = 0;
+	serve("--");
+	driver_start(&drv, MODERN, 64);
+	ck_assert_uint_eq(flush(), VIRTIO_BLK_S_OK);
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+START_TEST(a_write_that_must_be_stable_and_was_lost_fails)
+{
+	uint32_t wce =
+	    VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce);
+
+	if (!use_device(512))
+		return;
+	serve("--");
+	driver_start(
+	    &drv, _i ? MODERN : MODERN & ~FEATURE(VIRTIO_BLK_F_FLUSH), 64);
+	if (_i) { /* lost when the cache is given up */
+		write_what_will_be_lost();
+		break_device();
+		driver_begin(&drv, 0, true, wce, 1, 0);
+		driver_end(&drv, 0);
+	} else {
+		break_device();
+		ck_assert_uint_eq(
+		    io(VIRTIO_BLK_T_OUT, 3 * DISK / 4 / SECTOR, 4096),
+		    VIRTIO_BLK_S_IOERR);
+	}
+	ck_assert_uint_eq(io(VIRTIO_BLK_T_OUT, 0, 4096), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(io(VIRTIO_BLK_T_IN, 0, 4096), VIRTIO_BLK_S_OK);
+	assert_mentions(errors(), "flush failed");
+}
+END_TEST
+
 int
 main(void)
 {
@@ -322,5 +414,8 @@ main(void)
 	tcase_add_test(tc, a_device_that_cannot_discard_any_more_is_continued);
 	tcase_add_test(tc, a_file_gives_back_single_pages);
 	tcase_add_test(tc, without_a_thread_to_be_had_everything_works);
+	tcase_add_test(tc, a_flush_that_failed_is_not_forgotten);
+	tcase_add_loop_test(
+	    tc, a_write_that_must_be_stable_and_was_lost_fails, 0, 2);
 	return cases_run(s);
 }

@@ -4,6 +4,7 @@
  * 2.1, 3.1, 4.2), with a real disk behind and a driver that does right or wrong
  * in front.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -539,7 +540,7 @@ START_TEST(a_driver_that_cannot_flush_gets_stable_writes)
 	notify();
 	take(0, 1);
 	ck_assert_uint_eq(fake_uring.writes, 1);
-	ck_assert_uint_eq(fake_uring.dsyncs, !_i);
+	ck_assert_uint_eq(fake_uring.datasyncs, !_i);
 }
 END_TEST
 
@@ -550,7 +551,7 @@ START_TEST(the_next_driver_chooses_anew_how_it_writes)
 	start(_i ? VERSION_1 : USUAL);
 	offer(0, VIRTIO_BLK_T_OUT, 0);
 	notify();
-	ck_assert_uint_eq(fake_uring.dsyncs, _i);
+	ck_assert_uint_eq(fake_uring.datasyncs, _i);
 }
 END_TEST
 
@@ -606,6 +607,7 @@ END_TEST
 
 /* Made by the device itself, not through the ring. */
 static unsigned syncs;
+static int sync_error; /* how they end, if not well */
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
 
@@ -613,7 +615,10 @@ int
 __wrap_fdatasync(int fd)
 {
 	syncs++;
-	return __real_fdatasync(fd);
+	if (sync_error == 0)
+		return __real_fdatasync(fd);
+	errno = sync_error;
+	return -1;
 }
 
 /*
@@ -622,12 +627,12 @@ __wrap_fdatasync(int fd)
 static unsigned
 stable_writes(void)
 {
-	unsigned before = fake_uring.dsyncs;
+	unsigned before = fake_uring.datasyncs;
 
 	offer(1, VIRTIO_BLK_T_OUT, 1);
 	notify();
 	take(1, 1);
-	return fake_uring.dsyncs - before;
+	return fake_uring.datasyncs - before;
 }
 
 START_TEST(the_driver_chooses_how_it_writes)
@@ -1626,7 +1631,8 @@ struct left {
 	uint32_t guest_page_size;
 	uint32_t queue_align;
 	uint32_t queue_pfn;
-	uint32_t write_through;
+	uint16_t write_through;
+	uint16_t flush_failed;
 	struct virtqueue_state queue;
 };
 
@@ -1851,7 +1857,7 @@ START_TEST(a_driver_that_does_not_flush_still_need_not)
 	notify();
 	take(1, 1);
 	ck_assert_uint_eq(fake_uring.writes, 1);
-	ck_assert_uint_eq(fake_uring.dsyncs, !_i);
+	ck_assert_uint_eq(fake_uring.datasyncs, !_i);
 }
 END_TEST
 
@@ -1878,7 +1884,7 @@ START_TEST(a_write_done_again_reaches_stable_storage_as_it_should)
 	expect_continued();
 	settle();
 	take(1, 1);
-	ck_assert_uint_eq(fake_uring.dsyncs, 1);
+	ck_assert_uint_eq(fake_uring.datasyncs, 1);
 }
 END_TEST
 
@@ -2047,6 +2053,9 @@ left_nonsense(unsigned what)
 	case 7:
 		left()->write_through = 2;
 		break;
+	case 8:
+		left()->flush_failed = 2;
+		break;
 	}
 }
 
@@ -2055,6 +2064,56 @@ START_TEST(a_state_that_makes_no_sense_is_refused)
 	start(USUAL);
 	left_nonsense(_i);
 	expect_refused(false, "cannot continue");
+}
+END_TEST
+
+static int
+status_of(uint32_t type)
+{
+	struct vring_used_elem e;
+
+	offer(0, type, 0);
+	notify();
+	ck_assert(fake_driver_take(&drv, &e));
+	return slot(0)[SLOT_STATUS];
+}
+
+/*
+ * And no reset, nor a successor, makes it good again.
+ */
+START_TEST(a_flush_that_failed_is_not_forgotten)
+{
+	start(USUAL | WCE);
+	ck_assert_int_eq(status_of(VIRTIO_BLK_T_FLUSH), VIRTIO_BLK_S_OK);
+	if (_i) { /* or one of ours */
+		sync_error = EIO;
+		ck_assert(write_sized(WCE_AT, 1, 0));
+		sync_error = 0;
+		ck_assert_int_eq(
+		    status_of(VIRTIO_BLK_T_OUT), VIRTIO_BLK_S_IOERR);
+		ck_assert(write_sized(WCE_AT, 1, 1));
+	} else {
+		fake_uring.error = EIO;
+		fake_uring.fail = 1;
+		ck_assert_int_eq(
+		    status_of(VIRTIO_BLK_T_FLUSH), VIRTIO_BLK_S_IOERR);
+	}
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_ptr_nonnull(strstr(lg.last, "flush failed"));
+	for (unsigned i = 0; i < 4; i++) {
+		ck_assert_int_eq(
+		    status_of(VIRTIO_BLK_T_FLUSH), VIRTIO_BLK_S_IOERR);
+		ck_assert_int_eq(status_of(VIRTIO_BLK_T_OUT), VIRTIO_BLK_S_OK);
+		if (i > 0)
+			wr(VIRTIO_MMIO_STATUS, 0);
+		if (i != 1) { /* killed, in use or after a reset */
+			ck_assert(succeed(false));
+			ck_assert_uint_eq(lg.lines, i == 0 ? 2 : 1);
+			ck_assert_ptr_nonnull(strstr(lg.last, "flush failed"));
+		}
+		if (i > 0)
+			start(USUAL | WCE);
+	}
 }
 END_TEST
 
@@ -2427,7 +2486,8 @@ main(void)
 	tcase_add_test(tc, a_smaller_disk_is_refused);
 	tcase_add_test(tc, a_disk_that_is_read_only_now_is_refused);
 	tcase_add_test(tc, a_disk_that_is_not_read_only_any_more_is_refused);
-	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 8);
+	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 9);
+	tcase_add_loop_test(tc, a_flush_that_failed_is_not_forgotten, 0, 2);
 	tcase_add_test(tc, features_that_are_gone_are_refused);
 	tcase_add_test(tc, a_disk_that_cannot_discard_any_more_is_continued);
 	tcase_add_test(tc, features_that_are_new_are_offered_after_a_reset);

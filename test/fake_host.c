@@ -73,7 +73,6 @@ record(const struct io_uring_sqe *sqe)
 	} else if (sqe->opcode == IORING_OP_WRITE ||
 		   sqe->opcode == IORING_OP_WRITEV) {
 		host->writes++;
-		host->dsyncs += (sqe->rw_flags & RWF_DSYNC) != 0;
 	} else {
 		host->reads++;
 	}

@@ -22,7 +22,7 @@ struct fake_host {
 	uint32_t sleep;	 /* microseconds that any sleep takes */
 
 	/* Of all that were submitted: */
-	uint32_t reads, writes, dsyncs, fsyncs, datasyncs;
+	uint32_t reads, writes, fsyncs, datasyncs;
 	uint32_t held; /* submissions that kept back an fsync */
 
 	uint32_t yields; /* how often sched_yield() was called */

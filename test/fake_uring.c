@@ -121,8 +121,6 @@ record(const struct io_uring_sqe *sqe)
 	else
 		fake_uring.others++;
 	fake_uring.directs += is_direct(sqe) && !is_misplaced(sqe);
-	if (is_write(sqe) && (sqe->rw_flags & RWF_DSYNC))
-		fake_uring.dsyncs++;
 	if (sqe->opcode == IORING_OP_FSYNC &&
 	    (sqe->fsync_flags & IORING_FSYNC_DATASYNC))
 		fake_uring.datasyncs++;

@@ -32,7 +32,6 @@ struct fake_uring {
 	unsigned submits; /* submissions of at least one operation */
 	unsigned reads, writes, others;
 	unsigned directs;   /* ... that were possible without the page cache */
-	unsigned dsyncs;    /* writes that are to reach stable storage */
 	unsigned datasyncs; /* fdatasync() */
 	unsigned
 	    out_of_file; /* operations that touch bytes from 'file_end' on */

@@ -124,6 +124,7 @@ struct owed {
 	uint32_t flags;	    /* ... in this way */
 	bool refused;	    /* ... which the host cannot do */
 	bool through;	    /* ... and is to be stable when it is done */
+	bool hopeless;	    /* a flush had failed before it came */
 	unsigned errors;    /* operations failed since the last kill */
 	unsigned again;	    /* ... or were to be repeated */
 	unsigned forgotten; /* ... both of these, before it */
@@ -576,6 +577,15 @@ io_uring_peek_batch_cqe(
 	return kernel.cq_tail != *ring->cq.khead;
 }
 
+/*
+ * Whether the device remembers that a flush has failed: by its state.
+ */
+static bool
+flush_failed(void)
+{
+	return ((const uint16_t *)io.state)[35] != 0;
+}
+
 static struct owed *
 owed_by_head(uint16_t head)
 {
@@ -632,7 +642,8 @@ check_belongs(
 	CHECK(o != NULL, "an operation for no request");
 	if (sqe->opcode == IORING_OP_FSYNC) {
 		CHECK(o->type == VIRTIO_BLK_T_FLUSH ||
-			  (is_clearing(o) && !drv.cached),
+			  ((is_clearing(o) || o->type == VIRTIO_BLK_T_OUT) &&
+			      !drv.cached),
 		    "a flush unasked for");
 		for (unsigned i = 0; i < SLOTS; i++)
 			drv.owed[i].covered = true;
@@ -662,8 +673,7 @@ check_belongs(
 		  holds(slot_of(o) + SLOT_DATA + (sqe->off - from),
 		      iov->iov_base, bytes),
 	    "other data than the guest's");
-	if (is_write(sqe) && !drv.cached)
-		CHECK(sqe->rw_flags & RWF_DSYNC, "a write not made stable");
+	o->through = is_write(sqe) && !drv.cached;
 }
 
 /*
@@ -836,7 +846,7 @@ transfer(const struct io_uring_sqe *sqe, uint64_t limit)
 
 	if (sqe->opcode == IORING_OP_FSYNC)
 		return 0;
-	kernel.dirty |= !is_read(sqe) && !(sqe->rw_flags & RWF_DSYNC);
+	kernel.dirty |= !is_read(sqe);
 	if (sqe->opcode == IORING_OP_FALLOCATE) {
 		memset(disk + sqe->off, 0, sqe->addr);
 		return 0;
@@ -1453,6 +1463,7 @@ request(const struct op *op)
 		put_ranges(o);
 	put(o->status, "\xee", 1);
 	offer(o, d, n, indirect);
+	o->hopeless = flush_failed();
 	o->used = true;
 	drv.last = o - drv.owed;
 }
@@ -1497,6 +1508,13 @@ returned(struct owed *o, uint32_t len)
 			 o->sector + o->len / SECTOR > SECTORS ||
 			 (o->type == VIRTIO_BLK_T_OUT && read_only)))
 		good = VIRTIO_BLK_S_IOERR;
+	/* Once one has failed, no flush is good. */
+	if (good == VIRTIO_BLK_S_OK && flush_failed() && !read_only &&
+	    (o->type == VIRTIO_BLK_T_FLUSH || o->through)) {
+		o->doubtful = true;
+		CHECK(!o->hopeless || status == VIRTIO_BLK_S_IOERR,
+		    "a flush after one that failed");
+	}
 	if (o->errors > 0)
 		CHECK(status == VIRTIO_BLK_S_IOERR, "an error called success");
 	else if (o->forgotten == 0 && o->again < 16 && !o->doubtful)
@@ -1504,6 +1522,9 @@ returned(struct owed *o, uint32_t len)
 	CHECK(status == good || status == VIRTIO_BLK_S_IOERR, "no status");
 	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_FLUSH)
 		CHECK(o->flushed || read_only, "a flush that was none");
+	if (status == VIRTIO_BLK_S_OK && o->type == VIRTIO_BLK_T_OUT &&
+	    o->through)
+		CHECK(o->flushed, "a write that is not stable");
 	if (status == VIRTIO_BLK_S_OK && is_clearing(o) &&
 	    (o->through ||
 		!(drv.features & (FEATURE(VIRTIO_BLK_F_FLUSH) |
