@@ -540,6 +540,8 @@ adopt(struct virtio_mmio *dev)
 	}
 	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
 	    "continuing where another vdisk ended");
+	if (blk_config(dev->blk)->capacity == 0) /* the next disk is another */
+		s->flush_failed = 0;
 	blk_keep(dev->blk, &s->flush_failed);
 	blk_set_writeback(dev->blk, !s->write_through);
 	/* It may have been killed before it told of a fault, or of a size. */

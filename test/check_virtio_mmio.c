@@ -2303,6 +2303,23 @@ START_TEST(of_an_ejected_disk_what_was_in_flight_fails)
 }
 END_TEST
 
+START_TEST(a_failed_flush_is_of_the_disk_that_is_ejected)
+{
+	start(USUAL);
+	left()->flush_failed = 1;
+	ck_assert(exchange(path, 0));
+	ck_assert_uint_eq(left()->flush_failed, 1);
+	ck_assert(exchange(DISK_NONE, 0));
+	ck_assert_uint_eq(left()->flush_failed, 0);
+	ck_assert(exchange(path, 0));
+	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
+	expect_working();
+	offer(1, VIRTIO_BLK_T_FLUSH, 0);
+	notify();
+	take(1, 0);
+}
+END_TEST
+
 START_TEST(a_disk_that_cannot_be_what_was_offered_is_refused)
 {
 	begin_empty(0, USUAL);
@@ -2499,6 +2516,7 @@ main(void)
 	tcase_add_test(tc, without_a_medium_all_is_offered_that_a_disk_would);
 	tcase_add_test(tc, a_disk_that_is_inserted_is_announced_and_used);
 	tcase_add_test(tc, of_an_ejected_disk_what_was_in_flight_fails);
+	tcase_add_test(tc, a_failed_flush_is_of_the_disk_that_is_ejected);
 	tcase_add_test(tc, a_disk_that_cannot_be_what_was_offered_is_refused);
 	tcase_add_test(tc, blocks_are_as_the_driver_knows_them_until_a_reset);
 	tcase_add_test(tc, a_disk_that_cannot_discard_may_be_inserted);
