@@ -64,7 +64,13 @@ poweroff_in patched
 check 'the guest switches itself off, and no zombie is left' within 20 only_dom0
 check 'and no vdisk' within 5 vdisks 0
 check 'it is created again' quickly create /log/patched.cfg
+sleep 1000 &
+innocent=$!
+number=/libxl/$(cat /run/patched.domid)/device/virtio_disk/51728/vdisk-pid
+xenstore-write "$number" "$innocent"
 check 'and destroyed, and xl waits for nobody' quickly destroy patched
+check 'another process that has the number of a vdisk by now is left alone' \
+    kill "$innocent"
 check 'no zombie is left' within 5 only_dom0
 check 'and no vdisk' within 5 vdisks 0
 check 'xl has told it so, it need not find out' \
