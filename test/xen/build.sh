@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # Build the machine that boot.sh boots: Xen with IOREQ servers, a dom0 and a
-# guest, from Debian packages alone; an Arm machine, or an x86 one if
+# guest, from Debian packages, or from Xen's source; an Arm machine, or an x86 one if
 # ARCH=amd64.  What is up to date is left alone.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,7 +11,7 @@ host_packages='cpio debian-archive-keyring kmod make pkg-config xz-utils'
 case $arch in
 arm64)
 	host_packages="$host_packages acpica-tools bc bison checkpolicy device-tree-compiler
-	    flex gcc gcc-aarch64-linux-gnu libc6-dev libc6-dev-arm64-cross
+	    flex gcc gcc-aarch64-linux-gnu git libc6-dev
 	    m4 patch perl python3 qemu-system-arm"
 	;;
 amd64)
@@ -34,6 +34,16 @@ if [ "$missing" ]; then
 	}
 fi
 
+# have_space: a stage must not end in the middle because the disk is full.  The
+# machine's files are replaced by new ones, and all of them may be written.
+have_space() {
+	left=$(df -Pm "$dir" | awk 'END { print $4 }')
+	[ "$left" -ge 2000 ] || {
+		echo "in $dir are $left MB left, and 2000 are needed"
+		exit 1
+	}
+}
+
 # stage NAME INPUT...: run machine/NAME.sh, unless it has run already with the
 # same inputs, and so had all stages before it.  Packages that cannot be had anew
 # are used as they were.
@@ -45,8 +55,13 @@ stage() {
 	inputs=$({
 		echo "$inputs"
 		cat "$here/machine/$name.sh" "$@"
+		case $name in
+		packages) echo "${source:+without Xen}" ;;
+		xen) [ -z "$source" ] || (cd "$source" && source_files | xargs -0 cat 2>&1) ;;
+		esac
 	} | sha256sum)
 	[ "$before" != "$inputs" ] || return 0
+	have_space
 	[ "$name" = packages ] || rm -f "$dir/$name.done"
 	start=$(date +%s)
 	status=0
@@ -58,16 +73,18 @@ stage() {
 		echo "$name: used as they were"
 		inputs=$before
 	else
-		[ "$status" = 3 ] || tail -n 30 "$dir/log/$name.log"
+		[ "$status" != 3 ] || exit 3	# has told why
+		tail -n 30 "$dir/log/$name.log"
 		echo "$name: failed; all of its output is in $dir/log/$name.log"
 		exit 1
 	fi
 }
 
 # The stages must find the same machine, whatever its release is then.
-export VDISK_XEN_DIR="$dir" RELEASE="$release"
+export VDISK_XEN_DIR="$dir" RELEASE="$release" XEN_SOURCE="$source"
 cd "$here"
 stage packages machine/packages.list
 stage xen machine/xen.config "$top/xen/vdisk.te"
-! libxl_is_patched || stage libxl "$top/xen/libxl-vdisk.patch"
+[ -z "$source" ] || stage tools machine/toolstack.sh
+! libxl_is_patched || stage libxl machine/toolstack.sh "$top/xen/libxl-vdisk.patch"
 stage images machine/guest-init verify.c rate.c "$top/xen/vdisk.asl"

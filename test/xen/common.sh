@@ -2,6 +2,13 @@
 # shellcheck shell=sh disable=SC2034,SC2154
 # Where things are.  Sourced by every script here, which sets 'here' to this
 # directory first.
+
+# version_of DIRECTORY: of which Xen this is the source, as 4.n
+version_of() {
+	sed -n 's/^export XEN_VERSION *= *//p; s/^export XEN_SUBVERSION *= */./p' \
+	    "$1/xen/Makefile" 2>/dev/null | tr -d '\n'
+}
+
 top=$(cd "$here/../.." && pwd)
 arch=${ARCH:-arm64}			# Debian's name of what is emulated
 case $arch in
@@ -28,16 +35,37 @@ case $release in
 	exit 2
 	;;
 esac
+source=${XEN_SOURCE:-}			# of Xen, instead of Debian's
+if [ -n "$source" ]; then
+	if [ "$arch" != arm64 ]; then
+		echo "XEN_SOURCE is for ARCH=arm64: elsewhere Xen is Debian's own"
+		exit 2
+	fi
+	if ! source=$(cd "$source" 2>/dev/null && pwd) ||
+	    [ -z "$(version_of "$source")" ] || [ ! -d "$source/tools/libs/light" ]; then
+		echo "XEN_SOURCE=$XEN_SOURCE: no source of Xen"
+		exit 2
+	fi
+	dir=$dir-${source##*/}
+fi
 # A machine of a release that was asked for is one of its own, unless the other
 # happens to be of that release.
 [ -z "$release" ] || [ "$(cat "$dir/release" 2>/dev/null)" = "$release" ] ||
     dir=$dir-$release
 dir=${VDISK_XEN_DIR:-$dir}		# the machine and all that it leaves
 case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
+if [ -n "$release" ] && [ "$(cat "$dir/release" 2>/dev/null || echo "$release")" != "$release" ]; then
+	echo "RELEASE=$release: $dir is a machine of $(cat "$dir/release")"
+	exit 2
+fi
 tree=$dir/tree				# its packages, unpacked
 emulator=$dir/emulator			# and those of the x86 computer
 lib=$tree/usr/lib/$triplet
 cross=$triplet-
+# What is compiled finds the C library, too, among those packages, even if the
+# cross compiler has one of its own.
+cc="${cross}gcc --sysroot=$tree -B$lib -L$lib"
+cc="$cc -isystem $tree/usr/include -isystem $tree/usr/include/$triplet"
 
 # xen_minor: the n of Xen 4.n
 xen_minor() {
@@ -49,11 +77,27 @@ libxl_is_patched() {
 	[ "$arch" = arm64 ] && [ "$(xen_minor)" -ge 20 ]
 }
 
-# unpack_xen DIRECTORY: Debian's source of Xen, and go there
+# source_files: the files of $source, where it must be called, each with a 0 behind
+# it; from a git checkout, what git would take
+source_files() {
+	if [ -e .git ]; then
+		git -c safe.directory="$source" ls-files -z --cached --others --exclude-standard
+	else
+		find . ! -type d -print0
+	fi
+}
+
+# unpack_xen DIRECTORY: Xen's source, Debian's or the one that was asked for, and
+# go there
 unpack_xen() {
 	rm -rf "$1"
 	mkdir -p "$1"
-	cd "$1"
+	if [ -n "$source" ]; then
+		(cd "$source" && source_files | cpio --quiet -0 -pdm "$1")
+		cd "$1" || return
+		return
+	fi
+	cd "$1" || return
 	tar -xJf "$dir"/source/*.orig.tar.xz --strip-components=1
 	tar -xJf "$dir"/source/*.debian.tar.xz
 	sed 's/#.*//' debian/patches/series | while read -r patch; do

@@ -31,4 +31,8 @@ demo: xen-vdisk
 shell: xen-vdisk
 	test/xen/boot.sh shell
 
-.PHONY: xen-machine xen-vdisk check-xen bench-xen demo shell
+# XEN_SOURCE=DIRECTORY: the patch for libxl applies to that
+check-libxl-patch:
+	test/xen/check-libxl-patch.sh
+
+.PHONY: check-libxl-patch xen-machine xen-vdisk check-xen bench-xen demo shell

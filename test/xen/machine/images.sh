@@ -79,7 +79,8 @@ pack() {
 depmod -b "$tree" "$kernel_version"
 cp "$tree/boot/vmlinuz-$kernel_version" "$dir/Image"
 for program in verify rate; do
-	"${cross}gcc" -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/$program" "$here/$program.c"
+	# shellcheck disable=SC2086 # a command and an option
+	$cc -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/$program" "$here/$program.c"
 done
 
 skeleton "$dir/guest"

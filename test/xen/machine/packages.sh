@@ -20,15 +20,13 @@ again() {
 	"$@" || { sleep 2; "$@"; } || { sleep 4; "$@"; }
 }
 
-# settle DIRECTORY SUITE...: an apt of its own, for these suites
+# settle DIRECTORY RELEASE: an apt of its own, for this release
 settle() {
 	apt=$1
-	shift
 	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
 	: > "$apt/status"
-	for suite in "$@"; do
-		echo "deb [signed-by=$keyring] $mirror $suite main"
-		echo "deb-src [signed-by=$keyring] $mirror $suite main"
+	for type in deb deb-src; do
+		echo "$type [signed-by=$keyring] $mirror $2 main"
 	done > "$apt/sources.list"
 	# All else, a proxy for one, is as the computer has it.
 	cat > "$apt/apt.conf" <<-END
@@ -68,11 +66,7 @@ fetch_depended() {
 fetch() {
 	rm -rf "$new"
 	mkdir -p "$new/packages" "$new/source" "$new/computer"
-	# The newer suite comes first, for the few packages of another.
-	case $1 in
-	trixie) settle "$new/apt" trixie bookworm || return ;;
-	bookworm) settle "$new/apt" bookworm || return ;;
-	esac
+	settle "$new/apt" "$1" || return
 	echo "$1" > "$new/release"
 	xen=$(apt-cache depends "xen-system-$arch" |
 	    sed -n "s/^ *Depends: xen-hypervisor-\\([0-9.]*\\)-$arch/\\1/p")
@@ -87,7 +81,7 @@ fetch() {
 		return 1
 	fi
 	echo "$xen" > "$new/version"
-	[ "$arch" != arm64 ] || again fetch_source || return
+	[ "$arch" != arm64 ] || [ -n "$source" ] || again fetch_source || return
 	# shellcheck disable=SC2046 # a list of words
 	(
 		cd "$new/packages" &&
@@ -108,9 +102,13 @@ fetch() {
 	mv "$apt"/cache/archives/*.deb "$new/computer/"
 }
 
-# packages RELEASE: what packages.list has for it
+# packages RELEASE: what packages.list has for it; Xen's packages have it in their
+# names
 packages() {
 	for package in $(sed "s/#.*//; s/@/$xen/g" "$here/machine/packages.list"); do
+		case $source:$package in
+		/*:*xen*) continue ;;
+		esac
 		case $package in
 		"$1":*) echo "${package#*:}" ;;
 		*:*) ;;

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# arm64: build the hypervisor from Debian's source package, with xen.config.
+# arm64: build the hypervisor with xen.config, from Debian's source package or from
+# XEN_SOURCE.
 # amd64: Debian's own has IOREQ servers.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -11,6 +12,7 @@ if [ "$arch" = amd64 ]; then
 	exit
 fi
 
+[ -z "$source" ] || version_of "$source" > "$dir/version"
 unpack_xen "$dir/source/xen"
 
 cp "$here/machine/xen.config" xen/arch/arm/configs/vdisk_defconfig
@@ -18,7 +20,7 @@ cp "$top/xen/vdisk.te" tools/flask/policy/modules/
 echo 'vdisk = on' >> tools/flask/policy/modules/modules.conf
 # The make that started us may have flags and variables of its own.
 unset MAKEFLAGS MAKELEVEL MFLAGS CFLAGS LDFLAGS CPPFLAGS
-export XEN_TARGET_ARCH=arm64 CROSS_COMPILE=$cross
+export XEN_TARGET_ARCH=arm64 CROSS_COMPILE="$cross"
 make -C xen vdisk_defconfig
 make -C xen -j"$(nproc)"
 for option in IOREQ_SERVER XSM_FLASK_POLICY; do
