@@ -80,3 +80,15 @@ done <<-END
 	ring-other EACCES write to other files than the disk
 END
 check 'the disk goes on with a vdisk of good will' vdisk_start victim 0 /tmp/disk
+
+pattern=$(cat /proc/sys/kernel/core_pattern)
+echo '|/bin/dd of=/tmp/core' > /proc/sys/kernel/core_pattern
+sh -c 'kill -ABRT $$'
+check 'a core is taken by a program' within 5 test -s /tmp/core
+rm -f /tmp/core
+vdisk_signal victim 0 ABRT
+check 'vdisk is aborted' vdisk_ended victim 0 134 5
+sleep 1
+check 'and leaves none' fails test -e /tmp/core
+echo "$pattern" > /proc/sys/kernel/core_pattern
+check 'the disk goes on with another one' vdisk_start victim 0 /tmp/disk
