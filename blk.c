@@ -592,3 +592,15 @@ blk_disk_fd(const struct blk *blk)
 {
 	return blk->disk.fd;
 }
+
+bool
+blk_retain(struct blk *blk, int fd)
+{
+	return engine_retain(blk->engine, fd);
+}
+
+void
+blk_close(struct blk *blk)
+{
+	engine_close(blk->engine);
+}

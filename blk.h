@@ -137,4 +137,16 @@ int blk_fd(const struct blk *blk);
 /* The descriptor of the disk. */
 int blk_disk_fd(const struct blk *blk);
 
+/*
+ * Keep 'fd' open until the last I/O is over, even if this process is killed
+ * before.  False on failure, which has been logged.
+ */
+bool blk_retain(struct blk *blk, int fd);
+
+/*
+ * The end: wait for what is under way, and let go of the disk and of 'fd' at
+ * once, not only when Linux comes to it.
+ */
+void blk_close(struct blk *blk);
+
 #endif

@@ -198,7 +198,8 @@ device_report(const struct device *dev)
  * their buffers are still ours, and the disk may hold all, part or nothing of
  * a write.  Another write to the same place that did complete was in flight
  * together with it, and so without an order between them.  And our predecessor
- * can write no more: its event channels came free after its last I/O.
+ * can write no more: its event channels came free after its last I/O, for which
+ * they were kept (blk_retain()).
  */
 static int
 redo(struct device *dev)

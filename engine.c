@@ -65,6 +65,9 @@
  */
 #define AT_ONCE (UINT32_C(32) << 10)
 
+/* Where among the files of the ring the one is that is only kept open. */
+#define RETAINED 2
+
 struct engine {
 	struct io_uring uring;
 	xentoollog_logger *log;
@@ -94,6 +97,10 @@ static int
 open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 {
 	struct io_uring_restriction allowed[] = {
+	    {.opcode = IORING_RESTRICTION_REGISTER_OP,
+		.register_op = IORING_REGISTER_FILES_UPDATE},
+	    {.opcode = IORING_RESTRICTION_REGISTER_OP,
+		.register_op = IORING_UNREGISTER_FILES},
 	    {.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
 		.sqe_flags = IOSQE_FIXED_FILE},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ},
@@ -109,16 +116,15 @@ open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 	    {.opcode = IORING_RESTRICTION_SQE_OP,
 		.sqe_op = IORING_OP_FALLOCATE},
 	};
-	unsigned n = disk->read_only ? 4 : sizeof(allowed) / sizeof(allowed[0]);
+	unsigned n = disk->read_only ? 6 : sizeof(allowed) / sizeof(allowed[0]);
 	struct iovec buffers = {NULL, BUFFERS};
-	const int files[] = {disk->fd, disk->direct};
+	const int files[] = {disk->fd, disk->direct, -1};
 	struct io_uring *uring = &engine->uring;
 	int e;
 
 	e = io_uring_queue_init(max, uring, IORING_SETUP_R_DISABLED);
 	if (e == 0)
-		e = io_uring_register_files(
-		    uring, files, disk->direct >= 0 ? 2 : 1);
+		e = io_uring_register_files(uring, files, RETAINED + 1);
 	if (e == 0 && disk->direct >= 0) {
 		engine->unit = disk->logical;
 		engine->buffers = aligned_alloc(PAGE, BUFFERS);
@@ -577,4 +583,22 @@ int
 engine_fd(const struct engine *engine)
 {
 	return engine->uring.ring_fd;
+}
+
+bool
+engine_retain(struct engine *engine, int fd)
+{
+	int e =
+	    io_uring_register_files_update(&engine->uring, RETAINED, &fd, 1);
+
+	if (e < 0)
+		xtl_log(engine->log, XTL_ERROR, -e, "vdisk",
+		    "cannot set up io_uring");
+	return e >= 0;
+}
+
+void
+engine_close(struct engine *engine)
+{
+	io_uring_unregister_files(&engine->uring);
 }

@@ -73,4 +73,16 @@ struct engine_op *engine_reap(struct engine *engine);
 /* Readable (POLLIN) when the kernel has finished something. */
 int engine_fd(const struct engine *engine);
 
+/*
+ * Keep 'fd' open until the last operation is over, even if this process is
+ * killed before; once.  False on failure, which has been logged.
+ */
+bool engine_retain(struct engine *engine, int fd);
+
+/*
+ * Let go of the disk and of 'fd', which io_uring would do only some time after
+ * the end of this process.  What is under way is waited for.
+ */
+void engine_close(struct engine *engine);
+
 #endif

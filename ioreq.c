@@ -16,8 +16,9 @@
  *	slot[0] ... slot[vcpus - 1]   at least one unused   state   mark
  *
  * The event channels are the lock: a port can be bound by one process only,
- * and is free again when the kernel has finished with that process, which is
- * after all of its I/O.
+ * and is free again when ioreq_fd() is closed by the last one who has it.  The
+ * kernel's direct I/O goes on after the end of a process; so whoever does I/O
+ * has it kept open until that is over, too (blk_retain()).
  */
 #include <errno.h>
 #include <stddef.h>

@@ -17,6 +17,7 @@
 
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <linux/mount.h>
 #include <seccomp.h>
 #include <xenforeignmemory.h>
@@ -113,6 +114,8 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	ALLOW(ioctl, IS(0, sandbox->events), IS(1, IOCTL_EVTCHN_NOTIFY));
 	/* The disk: */
 	ALLOW(io_uring_enter, IS(0, sandbox->uring));
+	ALLOW(io_uring_register, IS(0, sandbox->uring),
+	    IS(1, IORING_UNREGISTER_FILES));
 	ALLOW(fdatasync, IS(0, sandbox->disk));
 	ALLOW(lseek, IS(0, sandbox->disk));
 	ALLOW(pread64, IS(0, sandbox->disk));

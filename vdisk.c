@@ -65,7 +65,6 @@ struct vdisk {
 	struct guest *guest;
 	struct ioreq_server *io;
 	struct blk *blk;
-	struct device *dev;
 	int signals; /* signalfd */
 };
 
@@ -403,7 +402,8 @@ open_all(struct vdisk *v, const struct options *o)
 	if (v->guest == NULL)
 		return false;
 	v->io = ioreq_open(v->log, &server);
-	if (v->io == NULL)
+	/* Event channels that are free mean that nothing is in flight. */
+	if (v->io == NULL || !blk_retain(v->blk, ioreq_fd(v->io)))
 		return false;
 	/* Now nobody else serves the disk, who may have that pid file. */
 	return pidfile < 0 || write_pid(v, pidfile, o->pidfile);
@@ -444,14 +444,39 @@ tell_ready(void)
 	close(STDOUT_FILENO);
 }
 
+/*
+ * Listen to the guest, until the end.  Returns the exit status.
+ */
+static int
+serve(struct vdisk *v, const struct options *o, uint64_t poll_ns)
+{
+	struct loop_config loop = {
+	    .log = v->log,
+	    .guest = v->guest,
+	    .io = v->io,
+	    .blk = v->blk,
+	    .dev = device_open(v->log, v->io, v->guest, v->blk, o->legacy),
+	    .signals = v->signals,
+	    .map_limit = o->map_limit,
+	    .poll_ns = poll_ns,
+	};
+
+	if (loop.dev == NULL)
+		return EXIT_REFUSED;
+	loop.terminating = loop_signals(&loop);
+	if (!loop.terminating)
+		tell_ready();
+	return loop_run(&loop);
+}
+
 int
 main(int argc, char **argv)
 {
 	struct options o;
-	struct vdisk v;
-	struct loop_config loop;
+	struct vdisk v = {.blk = NULL};
 	struct log log;
 	uint64_t poll_ns;
+	int status = EXIT_REFUSED;
 
 	open_standard_streams();
 	o = parse(argc, argv);
@@ -460,24 +485,9 @@ main(int argc, char **argv)
 	log_init(&log, o.verbose ? XTL_DEBUG : XTL_NOTICE);
 	v.log = &log.logger;
 	poll_ns = o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
-	if (!open_all(&v, &o) || !drop_rights(&v, &o))
-		return EXIT_REFUSED;
-	/* From here on the guest is listened to. */
-	v.dev = device_open(v.log, v.io, v.guest, v.blk, o.legacy);
-	if (v.dev == NULL)
-		return EXIT_REFUSED;
-	loop = (struct loop_config){
-	    .log = v.log,
-	    .guest = v.guest,
-	    .io = v.io,
-	    .blk = v.blk,
-	    .dev = v.dev,
-	    .signals = v.signals,
-	    .map_limit = o.map_limit,
-	    .poll_ns = poll_ns,
-	};
-	loop.terminating = loop_signals(&loop);
-	if (!loop.terminating)
-		tell_ready();
-	return loop_run(&loop);
+	if (open_all(&v, &o) && drop_rights(&v, &o))
+		status = serve(&v, &o, poll_ns);
+	if (v.blk != NULL)
+		blk_close(v.blk);
+	return status;
 }

@@ -1497,8 +1497,7 @@ START_TEST(the_ring_works_on_no_other_file)
 	for (opcode = 0; opcode < n; opcode++)
 		expect_no_way(opcode, 0);
 	ck_assert_int_eq(
-	    io_uring_register_files_update(fake_uring.ring, 0, &fd, 1),
-	    -EACCES);
+	    io_uring_register_files(fake_uring.ring, &fd, 1), -EACCES);
 }
 END_TEST
 

@@ -18,6 +18,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -49,8 +50,10 @@ static char disk[64];
 static int file = -1; /* behind the disk, in memory */
 static volatile struct fake_host *host;
 static char host_path[64];
-static bool no_threads; /* not one more for the user */
-static bool thin;	/* let the kernel know of no way to write zeros to it */
+static const char *also; /* another option, or NULL */
+static const char *slow; /* the control group of its I/O, or NULL */
+static bool no_threads;	 /* not one more for the user */
+static bool thin; /* let the kernel know of no way to write zeros to it */
 static struct driver drv;
 static uint64_t data; /* where the guest has some */
 
@@ -108,21 +111,32 @@ pretend(const char *limit, const char *value)
 		_exit(126);
 }
 
+static bool
+put(const char *dir, const char *name, const char *text)
+{
+	char path[128];
+	int fd, n;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	n = write(fd, text, strlen(text));
+	close(fd);
+	return n > 0;
+}
+
 static void
 start(const char *option)
 {
-	const char *const args[] = {option, "7", BASE_ARG, IRQ, disk, NULL};
-	const char *const others[] = {
-	    "-u", "nobody", option, "7", BASE_ARG, IRQ, disk, NULL};
 	const struct rlimit one = {1, 1};
+	const char *args[] = {
+	    also != NULL ? also : "-v", option, "7", BASE_ARG, IRQ, disk, NULL};
 
 	if (!child_start())
 		return;
-	if (no_threads) {
+	if (no_threads)
 		setrlimit(RLIMIT_NPROC, &one);
-		setenv(FAKE_HOST, host_path, 1);
-		child_exec(others, "fake_host.so");
-	}
+	if (slow != NULL && !put(slow, "cgroup.procs", "0"))
+		_exit(126);
 	if (thin)
 		pretend("write_zeroes_max_bytes", "0\n");
 	setenv(FAKE_HOST, host_path, 1);
@@ -293,6 +307,7 @@ START_TEST(without_a_thread_to_be_had_everything_works)
 	if (geteuid() != 0)
 		return; /* who has no limit of its own to give */
 	no_threads = true;
+	also = "--user=nobody";
 	serve("--");
 	driver_start(&drv, MODERN, 64);
 	for (unsigned i = 0; i < 4; i++) {
@@ -307,6 +322,104 @@ START_TEST(without_a_thread_to_be_had_everything_works)
 	ck_assert_uint_eq(
 	    clear(VIRTIO_BLK_T_WRITE_ZEROES, 2048, 2048), VIRTIO_BLK_S_OK);
 	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+/* What the kernel still has to do when a process has ended. */
+
+static const char *const endings[] = {"-u", "--", "--direct"};
+
+START_TEST(when_it_has_ended_the_disk_is_free)
+{
+	int fd;
+
+	if (!use_device(512))
+		return;
+	for (unsigned i = 0; i < 10; i++) {
+		if (_i == 0) { /* it does not even begin */
+			fake_xen_fail(XC_CREATE_IOREQ_SERVER, 1, EPERM);
+			start("--");
+			ck_assert_int_eq(finish(), 1);
+		} else {
+			serve(endings[_i]);
+			driver_start(&drv, MODERN, 64);
+			ck_assert_uint_eq(io(VIRTIO_BLK_T_OUT, 0, 4096), 0);
+			kill(child, SIGTERM);
+			ck_assert_int_eq(finish(), 0);
+			driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
+			drv.indirect = true;
+			fake_xen_start(7, 2, RAM, 0);
+		}
+		/* As mount(8) does, or whoever makes a volume of it. */
+		fd = open(disk, O_RDWR | O_EXCL | O_CLOEXEC);
+		ck_assert_msg(fd != -1, "%s", strerror(errno));
+		close(fd);
+	}
+}
+END_TEST
+
+/*
+ * Let the child write no more than 8 KiB to the device in a second.  False: the
+ * kernel cannot do that.
+ */
+static bool
+slow_down(void)
+{
+	static const char *const groups[] = {
+	    "/sys/fs/cgroup/blkio/vdisk-check", "/sys/fs/cgroup/vdisk-check"};
+	char limit[64];
+	struct stat st;
+
+	ck_assert_int_eq(stat(disk, &st), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		mkdir(groups[i], 0755);
+		snprintf(limit, sizeof(limit),
+		    i ? "%u:%u wbps=8192" : "%u:%u 8192", major(st.st_rdev),
+		    minor(st.st_rdev));
+		slow = groups[i];
+		if (put(slow, i ? "io.max" : "blkio.throttle.write_bps_device",
+			limit))
+			return true;
+		rmdir(slow);
+	}
+	slow = NULL;
+	fputs("skipped: no control group for I/O\n", stderr);
+	return false;
+}
+
+/*
+ * Also if the disk is not locked, what a dead one still has in flight is waited
+ * for: it would come after what its successor was told to write.
+ */
+START_TEST(what_a_dead_one_writes_comes_before_all_its_successor_does)
+{
+	struct timespec moment = {.tv_nsec = 100000000}, all = {.tv_sec = 3};
+	const char *group;
+	uint64_t a, b;
+	int head;
+
+	if (!use_device(512) || !slow_down())
+		return;
+	also = _i ? "--no-lock" : NULL;
+	serve("--direct");
+	driver_start(&drv, MODERN, 64);
+	a = driver_pattern(&drv, 12288, 1);
+	b = driver_pattern(&drv, 12288, 2);
+	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 0, a, 12288);
+	driver_kick(&drv);
+	nanosleep(&moment, NULL);
+	ck_assert_uint_eq(driver_status(&drv, head), 0xff);
+	child_kill();
+	group = slow;
+	slow = NULL;
+	serve("--direct");
+	driver_until(&drv, head);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, b, 12288), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(flush(), VIRTIO_BLK_S_OK);
+	nanosleep(&all, NULL);
+	rmdir(group);
+	ck_assert(driver_in_file(file, 0, b, 12288));
 }
 END_TEST
 
@@ -414,6 +527,10 @@ main(void)
 	tcase_add_test(tc, a_device_that_cannot_discard_any_more_is_continued);
 	tcase_add_test(tc, a_file_gives_back_single_pages);
 	tcase_add_test(tc, without_a_thread_to_be_had_everything_works);
+	tcase_add_loop_test(
+	    tc, when_it_has_ended_the_disk_is_free, 0, COUNT(endings));
+	tcase_add_loop_test(tc,
+	    what_a_dead_one_writes_comes_before_all_its_successor_does, 0, 2);
 	tcase_add_test(tc, a_flush_that_failed_is_not_forgotten);
 	tcase_add_loop_test(
 	    tc, a_write_that_must_be_stable_and_was_lost_fails, 0, 2);

@@ -27,6 +27,7 @@
 
 #include <check.h>
 #include <liburing.h>
+#include <linux/fs.h>
 #include <xenforeignmemory.h>
 
 #include <xen/sys/evtchn.h>
@@ -128,11 +129,15 @@ loop_can(int what)
 		       lseek(disk, 0, SEEK_END) == 7 && fdatasync(disk) == 0;
 	case 15:
 		return read(signals, &c, 1) == 1;
+	case 16: /* refused by what these are */
+		return fallocate(disk, FALLOC_FL_KEEP_SIZE, 0, 1) == 0 &&
+		       ioctl(disk, BLKDISCARD, 0) < 0 &&
+		       io_uring_unregister_files(&uring) < 0;
 	}
 	return false;
 }
 
-#define LOOP_CAN 16
+#define LOOP_CAN 17
 
 /*
  * What it does not do.  None of it returns.
@@ -223,12 +228,21 @@ try_to(int what)
 		(void)!pwrite(other[1], "", 1, 0);
 		break;
 	case 25:
+		io_uring_register_files_update(&uring, 0, &disk, 1);
+		break;
+	case 26:
+		fallocate(other[1], FALLOC_FL_KEEP_SIZE, 0, 1);
+		break;
+	case 27:
+		ioctl(other[1], BLKDISCARD, 0);
+		break;
+	case 28:
 		(void)!writev(STDERR_FILENO, &one, 1);
 		break;
 	}
 }
 
-#define TRIES 26
+#define TRIES 29
 
 START_TEST(what_the_loop_does_works)
 {

@@ -548,6 +548,23 @@ io_uring_register_files(struct io_uring *ring, const int *files, unsigned n)
 }
 
 int
+io_uring_register_files_update(
+    struct io_uring *ring, unsigned at, const int *files, unsigned n)
+{
+	(void)ring;
+	(void)at;
+	(void)files;
+	return n;
+}
+
+int
+io_uring_unregister_files(struct io_uring *ring)
+{
+	(void)ring;
+	return 0;
+}
+
+int
 io_uring_register_buffers(
     struct io_uring *ring, const struct iovec *iov, unsigned n)
 {

@@ -749,7 +749,8 @@ io_uring_register_files(struct io_uring *ring, const int *files, unsigned n)
 	struct stat st;
 
 	/* What a device says of itself would have to be recorded too. */
-	if (n == 1 && fstat(files[0], &st) == 0 && S_ISREG(st.st_mode)) {
+	if ((n == 1 || files[1] == -1) && fstat(files[0], &st) == 0 &&
+	    S_ISREG(st.st_mode)) {
 		sectors = st.st_size / SECTOR;
 		read_only = (fcntl(files[0], F_GETFL) & O_ACCMODE) == O_RDONLY;
 	}
