@@ -185,7 +185,7 @@ blk_keep(struct blk *blk, uint16_t *failed)
 void
 blk_sync(struct blk *blk)
 {
-	if (!blk->disk.read_only && fdatasync(blk->disk.fd) < 0)
+	if (!blk->disk.read_only && fdatasync(blk->disk.sync) < 0)
 		fail_flushes(blk, errno);
 }
 
@@ -591,6 +591,12 @@ int
 blk_disk_fd(const struct blk *blk)
 {
 	return blk->disk.fd;
+}
+
+int
+blk_sync_fd(const struct blk *blk)
+{
+	return blk->disk.sync;
 }
 
 bool

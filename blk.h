@@ -134,8 +134,9 @@ unsigned blk_inflight(const struct blk *blk);
  */
 int blk_fd(const struct blk *blk);
 
-/* The descriptor of the disk. */
+/* The descriptors of the disk: for I/O, and for fdatasync(). */
 int blk_disk_fd(const struct blk *blk);
+int blk_sync_fd(const struct blk *blk);
 
 /*
  * Keep 'fd' open until the last I/O is over, even if this process is killed

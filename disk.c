@@ -149,20 +149,25 @@ lock(int fd, bool read_only)
 }
 
 /*
- * Open the file, alone if need be.
+ * Open the file, alone if need be.  It is opened before a predecessor has died,
+ * too: what Linux tells that one in vain, of data that could not be written, it
+ * tells whoever had the file open by then.
  */
 static bool
 open_file(struct disk *disk, unsigned how)
 {
 	bool read_only = disk->read_only, alone = !(how & DISK_NO_LOCK);
-	/* A device is also ours against mounts and the like. */
-	int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC |
-		    (disk->device && alone && !read_only ? O_EXCL : 0);
+	int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
 	unsigned tries = 0;
 
 	do {
-		if (disk->fd < 0)
-			disk->fd = open(disk->path, flags);
+		if (disk->sync < 0)
+			disk->sync = open(disk->path, flags);
+		/* A device is also ours against mounts and the like. */
+		if (!disk->device || !alone || read_only)
+			disk->fd = disk->sync;
+		else if (disk->fd < 0)
+			disk->fd = open(disk->path, flags | O_EXCL);
 		if (disk->fd >= 0 && (!alone || lock(disk->fd, read_only) == 0))
 			return true;
 	} while ((errno == EAGAIN || errno == EBUSY) && tries++ < PATIENCE &&
@@ -200,7 +205,7 @@ open_empty(struct disk *disk, unsigned how)
 	disk->logical = disk->physical = disk->io_min = SECTOR;
 	disk->hole = how & DISK_NO_HOLES ? 0 : 4096;
 	disk->discard_only = true; /* the least of what can be discarded */
-	disk->fd = memfd_create(DISK_NONE, MFD_CLOEXEC);
+	disk->fd = disk->sync = memfd_create(DISK_NONE, MFD_CLOEXEC);
 	return disk->fd >= 0 || cannot(disk, "get memory for");
 }
 
@@ -210,7 +215,8 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 {
 	struct stat st;
 
-	*disk = (struct disk){.log = log, .path = path, .fd = -1, .direct = -1};
+	*disk = (struct disk){
+	    .log = log, .path = path, .fd = -1, .sync = -1, .direct = -1};
 	disk->read_only = how & DISK_READ_ONLY;
 	if (strcmp(path, DISK_NONE) == 0)
 		return open_empty(disk, how);

@@ -29,6 +29,7 @@ struct disk {
 	struct xentoollog_logger *log;
 	const char *path; /* the caller's */
 	int fd;
+	int sync;   /* for fdatasync(): 'fd', or opened before it */
 	int direct; /* if DISK_DIRECT: without the page cache; else -1 */
 	bool device;
 	bool empty; /* DISK_NONE: of size 0 */

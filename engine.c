@@ -65,8 +65,8 @@
  */
 #define AT_ONCE (UINT32_C(32) << 10)
 
-/* Where among the files of the ring the one is that is only kept open. */
-#define RETAINED 2
+/* The files of the ring; the last one is only kept open. */
+enum { CACHED, DIRECT, SYNC, RETAINED };
 
 struct engine {
 	struct io_uring uring;
@@ -77,7 +77,7 @@ struct engine {
 	bool taken[BUFFERS / PAGE];
 	bool bounce;	  /* cached I/O needs the buffers, too */
 	unsigned busy[2]; /* transfers that the kernel has: cached, direct */
-	int fd;		  /* the disk */
+	int fd, sync;	  /* the disk */
 	bool in_memory;	  /* ... and nowhere else */
 	int64_t budget;	  /* bytes left to transfer in this go */
 	bool starved;	  /* no memory: wait for the next go */
@@ -118,7 +118,7 @@ open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 	};
 	unsigned n = disk->read_only ? 6 : sizeof(allowed) / sizeof(allowed[0]);
 	struct iovec buffers = {NULL, BUFFERS};
-	const int files[] = {disk->fd, disk->direct, -1};
+	const int files[] = {disk->fd, disk->direct, disk->sync, -1};
 	struct io_uring *uring = &engine->uring;
 	int e;
 
@@ -156,6 +156,7 @@ engine_open(const struct disk *disk, unsigned max)
 	}
 	engine->log = disk->log;
 	engine->fd = disk->fd;
+	engine->sync = disk->sync;
 	engine->in_memory = disk->in_memory;
 	STAILQ_INIT(&engine->waiting);
 	STAILQ_INIT(&engine->done);
@@ -320,7 +321,7 @@ perform(struct engine *engine, struct engine_op *op)
 		return transfer(engine, op);
 	engine->budget = 0;
 	if (op->what == ENGINE_FLUSH)
-		result = fdatasync(engine->fd);
+		result = fdatasync(engine->sync);
 	else if (op->what == ENGINE_DISCARD)
 		result = ioctl(engine->fd, BLKDISCARD, range);
 	else
@@ -338,22 +339,23 @@ submit(struct engine *engine, struct engine_op *op)
 	bool read = op->what == ENGINE_READ;
 
 	if (op->what == ENGINE_FLUSH)
-		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+		io_uring_prep_fsync(sqe, SYNC, IORING_FSYNC_DATASYNC);
 	else if (op->what == ENGINE_ALLOCATE)
-		io_uring_prep_fallocate(sqe, 0, op->mode, op->offset, op->left);
+		io_uring_prep_fallocate(
+		    sqe, CACHED, op->mode, op->offset, op->left);
 	else if (op->direct)
 		io_uring_prep_rw(
-		    read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe, 1,
-		    op->buffer, op->len, op->offset);
+		    read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe,
+		    DIRECT, op->buffer, op->len, op->offset);
 	else if (op->buffer != NULL)
 		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
-		    0, op->buffer, op->len, op->offset);
+		    CACHED, op->buffer, op->len, op->offset);
 	else if (op->segments == 1) /* which costs the kernel less */
 		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
-		    0, op->data->iov_base, op->data->iov_len, op->offset);
+		    CACHED, op->data->iov_base, op->data->iov_len, op->offset);
 	else
 		io_uring_prep_rw(read ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
-		    0, op->data, op->segments, op->offset);
+		    CACHED, op->data, op->segments, op->offset);
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, op);
 }

@@ -116,7 +116,7 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	ALLOW(io_uring_enter, IS(0, sandbox->uring));
 	ALLOW(io_uring_register, IS(0, sandbox->uring),
 	    IS(1, IORING_UNREGISTER_FILES));
-	ALLOW(fdatasync, IS(0, sandbox->disk));
+	ALLOW(fdatasync, IS(0, sandbox->sync));
 	ALLOW(lseek, IS(0, sandbox->disk));
 	ALLOW(pread64, IS(0, sandbox->disk));
 	ALLOW(pwrite64, IS(0, sandbox->disk));

@@ -17,6 +17,7 @@ struct sandbox {
 	int events;		   /* descriptor of the event channels */
 	int uring;		   /* descriptor of the ring */
 	int disk;		   /* descriptor of the disk */
+	int sync;		   /* ... for fdatasync() */
 	int signals;		   /* descriptor of the signals */
 };
 

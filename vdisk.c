@@ -420,6 +420,7 @@ drop_rights(struct vdisk *v, const struct options *o)
 	    .events = ioreq_fd(v->io),
 	    .uring = blk_fd(v->blk),
 	    .disk = blk_disk_fd(v->blk),
+	    .sync = blk_sync_fd(v->blk),
 	    .signals = v->signals,
 	};
 

@@ -516,6 +516,58 @@ START_TEST(a_write_that_must_be_stable_and_was_lost_fails)
 }
 END_TEST
 
+static bool
+has_open(pid_t pid, const char *what)
+{
+	char path[64], is[64];
+	ssize_t n;
+
+	for (int fd = 3; fd < 32; fd++) {
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, fd);
+		n = readlink(path, is, sizeof(is) - 1);
+		if (n > 0 && (is[n] = '\0', strcmp(is, what) == 0))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The one who dies is told of the loss by a flush whose end nobody sees.  Here
+ * another program is told, with the same effect.
+ */
+START_TEST(what_a_dead_one_was_told_in_vain_its_successor_is_told)
+{
+	struct timespec moment = {.tv_nsec = 10000000};
+	pid_t first;
+	int fd, head;
+
+	if (!use_device(512))
+		return;
+	fd = open(disk, O_RDWR | O_CLOEXEC);
+	serve("--");
+	driver_start(&drv, MODERN, 64);
+	write_what_will_be_lost();
+	host->hold = 1;
+	head = driver_request(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+	driver_kick(&drv);
+	while (host->held == 0)
+		nanosleep(&moment, NULL);
+	first = child;
+	start("--");
+	while (!has_open(child, disk))
+		nanosleep(&moment, NULL);
+	break_device();
+	ck_assert_int_eq(fdatasync(fd), -1);
+	kill(first, SIGKILL);
+	waitpid(first, NULL, 0);
+	await_ready();
+	host->hold = 0;
+	driver_until(&drv, head);
+	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_IOERR);
+	expect_no_flush();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -534,5 +586,7 @@ main(void)
 	tcase_add_test(tc, a_flush_that_failed_is_not_forgotten);
 	tcase_add_loop_test(
 	    tc, a_write_that_must_be_stable_and_was_lost_fails, 0, 2);
+	tcase_add_test(
+	    tc, what_a_dead_one_was_told_in_vain_its_successor_is_told);
 	return cases_run(s);
 }

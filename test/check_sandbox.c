@@ -66,6 +66,7 @@ enter(const char *user)
 	    .events = events[0],
 	    .uring = uring.ring_fd,
 	    .disk = disk,
+	    .sync = disk,
 	    .signals = signals,
 	};
 

@@ -779,7 +779,9 @@ check_op(const struct io_uring_sqe *sqe)
 	uint64_t sum = 0;
 	unsigned n;
 
-	CHECK((sqe->flags & IOSQE_FIXED_FILE) && sqe->fd == is_direct(sqe),
+	CHECK((sqe->flags & IOSQE_FIXED_FILE) &&
+		  sqe->fd ==
+		      (sqe->opcode == IORING_OP_FSYNC ? 2 : is_direct(sqe)),
 	    "an operation on another file");
 	if (sqe->opcode == IORING_OP_FSYNC) {
 		check_belongs(sqe, NULL, 0);
