@@ -67,7 +67,10 @@ uint64_t blk_features(const struct blk *blk);
 
 /*
  * Look at the size of the disk again, and say in the log what it is;
- * blk_config() follows.  A request in flight beyond the end fails.
+ * blk_config() follows.  No request goes beyond that.  In a file that was made
+ * smaller and not looked at again, reads behind its end fail, and writes make it
+ * as large again as they need: to look at it before each would cost too much,
+ * and be too early.
  */
 void blk_resize(struct blk *blk);
 

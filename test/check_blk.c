@@ -1712,12 +1712,21 @@ START_TEST(a_file_never_becomes_larger_than_the_disk)
 	for (uint64_t sector = SECTORS - 4; sector < SECTORS + 4; sector++)
 		for (unsigned n = 1; n < 6; n++)
 			request(VIRTIO_BLK_T_OUT, sector, n * SECTOR, 0);
+	/* Of a size that we were not told of we take no notice, */
 	ck_assert_int_eq(ftruncate(fd, SECTOR), 0);
-	request(VIRTIO_BLK_T_OUT, SECTORS - 1, SECTOR, 0);
+	expect_write(SECTORS - 1, SECTOR);
 	request(VIRTIO_BLK_T_OUT, SECTORS - 1, 2 * SECTOR, 0);
 	ck_assert_int_eq(fstat(fd, &st), 0);
-	ck_assert_int_le(st.st_size, MAX_LEN);
+	ck_assert_int_eq(st.st_size, MAX_LEN);
 	ck_assert_uint_eq(fake_uring.out_of_file, 0);
+	/* but of any other. */
+	ck_assert_int_eq(ftruncate(fd, SECTOR), 0);
+	blk_resize(blk);
+	for (unsigned sector = 1; sector < SECTORS; sector++)
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, sector, SECTOR, 0),
+		    VIRTIO_BLK_S_IOERR);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_eq(st.st_size, SECTOR);
 }
 END_TEST
 
