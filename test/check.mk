@@ -5,6 +5,7 @@
 # make check        all of them        make check-asan   under ASan and UBSan
 # make check-kill   check_kill's full programme, which takes some minutes
 # make check-build  how it is built and installed by others, see build.sh
+# make soak         a disk's whole life, over and over, for $(MINUTES)
 # make record       traces/*.trace anew, on real Xen
 CHECK_SHIPPED := $(filter-out vdisk log loop sandbox,$(SOURCES:%.c=%))
 CHECK_DEVICE  := $(filter-out ioreq guest,$(CHECK_SHIPPED))
@@ -104,6 +105,20 @@ check-run: $(CHECKS)
 check-kill: $(BUILD)/test/check_kill
 	@$(UNDER_TEST) VDISK_KILLS=2000 VDISK_KILL_STRIDE=1 $<
 
+# Two at a time: one that is killed again and again, and one that lives.
+MINUTES ?= 3
+SOAK    := $(BUILD)/test/soak
+
+$(SOAK): $(addprefix $(BUILD)/test/,soak.o cases.o child.o fake_xen.o driver.o load.o) \
+    | $(PROGRAM) $(FAKE_XEN_LIBS) $(BUILD)/test/lib/fake_host.so
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) \
+	    $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
+
+soak: $(SOAK)
+	@export MINUTES=$(MINUTES) $(UNDER_TEST); \
+	    CK_RUN_CASE=killed $< & killed=$$!; CK_RUN_CASE=living $<; living=$$?; \
+	    wait $$killed && exit $$living
+
 # Leaks are not looked for: setting up has no undoing, the kernel does that.
 check-asan:
 	@ASAN_OPTIONS=detect_leaks=0 VDISK_KILLS=50 VDISK_KILL_STRIDE=70 \
@@ -118,4 +133,4 @@ check-build:
 record: xen-vdisk
 	test/record.sh
 
-.PHONY: check check-run check-kill check-asan check-build record
+.PHONY: check check-run check-kill check-asan check-build soak record

@@ -144,7 +144,8 @@ io_uring_submit(struct io_uring *ring)
 		    &ring->sq.sqes[i & ring->sq.ring_mask];
 
 		record(sqe);
-		if (host->fail > 0) {
+		if (host->fail > 0 &&
+		    !(host->spare && sqe->opcode == IORING_OP_FSYNC)) {
 			host->fail--;
 			failed[n++] = sqe->user_data;
 			*sqe = (struct io_uring_sqe){.opcode = IORING_OP_READ,

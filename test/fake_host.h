@@ -16,6 +16,7 @@ struct fake_host {
 	/* To be set: */
 	uint32_t hold;	 /* fsyncs are kept from the kernel */
 	uint32_t fail;	 /* operations that fail */
+	uint32_t spare;	 /* ... but fsyncs do not */
 	uint32_t error;	 /* ... with this errno */
 	uint32_t limit;	 /* bytes one operation transfers; 0: no limit */
 	uint32_t refuse; /* submissions that fail as a whole, with 'error' */

@@ -33,6 +33,8 @@ struct load {
 	unsigned seed;
 	bool no_discard; /* single sectors cannot be given back */
 	bool copied;	 /* the guest is, see fake_xen_copy() */
+	bool may_fail;	 /* requests may: then they were done, or were not */
+	unsigned failed; /* ... so many did */
 	unsigned inflight;
 	unsigned completed;
 	uint32_t generation; /* the last one used */
