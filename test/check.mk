@@ -63,7 +63,7 @@ FAKE_XEN_LIBS := $(foreach l,devicemodel foreignmemory evtchn toolcore,\
 $(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.map \
     test/fake_sandbox.c
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) $(ALL_CFLAGS) -MF $(BUILD)/test/libfakexen.d -fPIC -shared \
+	$(call say,LD)$(CC) $(ALL_CFLAGS) -DFAKE_XEN_LIBRARY -MF $(BUILD)/test/libfakexen.d -fPIC -shared \
 	    -Wl,--version-script=test/fake_xen.map -o $@ $(filter %.c,$^) \
 	    $(shell $(PKG_CONFIG) --libs xentoollog libseccomp)
 

@@ -18,6 +18,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <search.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,15 +39,20 @@
 
 #include <xen/memory.h>
 
-#define MAGIC	     0x6e657866
-#define BANK_PAGES   262144
-#define SPARE_PAGES  4096
-#define IOREQ_OFFSET (8 << 20)
-#define RAM_OFFSET   (16 << 20)
-#define PORTS	     (FAKE_XEN_SERVERS * FAKE_XEN_VCPUS)
-#define HANDLES	     32
-#define RANGES	     8
-#define WATCHED	     32
+#define MAGIC	      0x6e657866
+#define BANK_PAGES    262144
+#define SPARE_PAGES   4096
+#define ENDLESS_PAGES 512
+#define IOREQ_OFFSET  (8 << 20)
+#define RAM_OFFSET    (16 << 20)
+#define PORTS	      (FAKE_XEN_SERVERS * FAKE_XEN_VCPUS)
+#define HANDLES	      32
+#define RANGES	      8
+#define WATCHED	      32
+#define PROCESSES     16
+
+/* Areas that a process has for other things than guest memory. */
+#define OTHER_AREAS 64
 
 /* So that neither kind of port is an index, nor taken for the other. */
 #define REMOTE_PORT 5
@@ -99,6 +105,12 @@ struct bank {
 	uint32_t copied[BANK_PAGES]; /* checksum of the copy; 0: none */
 };
 
+/* What a process has taken of the room for foreign pages. */
+struct process {
+	pid_t pid;
+	uint64_t pages;
+};
+
 struct state {
 	uint32_t magic;
 	pthread_mutex_t lock;
@@ -120,6 +132,10 @@ struct state {
 	uint32_t next_frame, end_frame;
 	struct bank banks[2];
 	bool copying;
+	uint64_t endless;	 /* page number, and from there on; 0: none */
+	uint32_t endless_frame;	 /* of the first of the pages that it has */
+	uint64_t room, room_max; /* in pages */
+	struct process processes[PROCESSES];
 	bool watching;
 	uint64_t watched[WATCHED]; /* page numbers, 0: none */
 	unsigned stores, kill_after;
@@ -141,7 +157,12 @@ struct xendevicemodel_handle {
 
 struct xenforeignmemory_handle {
 	struct common c;
-	size_t pages; /* of each mapping at a fixed address */
+};
+
+/* A mapping of guest memory, whether or not there is any in it. */
+struct mapping {
+	uint8_t *addr;
+	size_t pages;
 };
 
 struct xenforeignmemory_resource_handle {
@@ -158,7 +179,9 @@ struct xenevtchn_handle {
 static struct state *xen;
 static int xen_fd = -1;
 static struct common *opened; /* all handles of this process */
-static uint8_t *view;	      /* the banks, one after the other, in the test */
+static void *mappings;	      /* ... and mappings, a tree of tsearch()'s */
+static unsigned nmappings, areas_max;
+static uint8_t *view; /* the banks, one after the other, in the test */
 
 /* Whom unlock() must wake; not sooner, lest they run into the lock. */
 static uint32_t wake_handles; /* bit h: handle h */
@@ -174,6 +197,13 @@ die(const char *what)
 static void
 map_state(void)
 {
+	FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+
+	if (f == NULL || fscanf(f, "%u", &areas_max) != 1)
+		areas_max = 65530;
+	if (f != NULL)
+		fclose(f);
+	areas_max -= OTHER_AREAS;
 	xen = mmap(
 	    NULL, RAM_OFFSET, PROT_READ | PROT_WRITE, MAP_SHARED, xen_fd, 0);
 	if (xen == MAP_FAILED)
@@ -866,6 +896,111 @@ is_watched(uint64_t gfn)
 }
 
 /*
+ * The address space.  Linux's privcmd takes a page of the room for each page of
+ * a mapping and frees the wrong ones when a mapping is split; it frees them when
+ * all of it goes.  So whatever this process maps and unmaps is looked at.
+ */
+
+static void *
+sys_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, offset);
+}
+
+static int
+overlap(const void *a, const void *b)
+{
+	const struct mapping *x = a, *y = b;
+
+	if (x->addr + x->pages * FAKE_XEN_PAGE <= y->addr)
+		return -1;
+	return x->addr >= y->addr + y->pages * FAKE_XEN_PAGE;
+}
+
+/*
+ * The room that this process has taken.
+ */
+static uint64_t *
+taken(void)
+{
+	static struct process *p;
+	struct state *of = xen;
+	static struct state *was;
+
+	if (was == of && p->pid == getpid())
+		return &p->pages;
+	was = of;
+	for (p = of->processes; p->pid != 0 && kill(p->pid, 0) == 0; p++)
+		if (p == &of->processes[PROCESSES - 1])
+			die("too many processes");
+	*p = (struct process){.pid = getpid()};
+	return &p->pages;
+}
+
+/*
+ * Whatever is mapped in the range has gone.
+ */
+static void
+forget_mappings(uint8_t *addr, size_t len)
+{
+	struct mapping key = {addr, len / FAKE_XEN_PAGE}, *m, **found;
+
+	while ((found = tfind(&key, &mappings, overlap)) != NULL) {
+		m = *found;
+		if (m->addr < addr ||
+		    m->addr + m->pages * FAKE_XEN_PAGE > addr + len)
+			die("a mapping is split");
+		__atomic_sub_fetch(taken(), m->pages, __ATOMIC_RELAXED);
+		nmappings--;
+		tdelete(m, &mappings, overlap);
+		free(m);
+	}
+}
+
+/*
+ * Those of libc, in front of which we are.
+ */
+#if defined(FAKE_XEN_LIBRARY) && defined(__x86_64__)
+#define LIBC "GLIBC_2.2.5"
+#elif defined(FAKE_XEN_LIBRARY)
+#define LIBC "GLIBC_2.17"
+#endif
+#ifdef LIBC
+#define mmap   our_mmap
+#define munmap our_munmap
+void *our_mmap(void *, size_t, int, int, int, off_t);
+int our_munmap(void *, size_t);
+__asm__(".symver our_mmap, mmap@@" LIBC);
+__asm__(".symver our_munmap, munmap@@" LIBC);
+#endif
+
+void *
+mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	void *p;
+
+	/* As Linux does, which counts before it looks what goes. */
+	if (nmappings > 0 && nmappings > areas_max) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	p = sys_mmap(addr, len, prot, flags, fd, offset);
+	if (p != MAP_FAILED && (flags & MAP_FIXED))
+		forget_mappings(p, len);
+	return p;
+}
+
+int
+munmap(void *addr, size_t len)
+{
+	int e = syscall(SYS_munmap, addr, len);
+
+	if (e == 0)
+		forget_mappings(addr, len);
+	return e;
+}
+
+/*
  * Foreign memory.
  */
 
@@ -876,6 +1011,8 @@ frame(uint64_t gfn)
 	uint64_t n;
 	unsigned i;
 
+	if (xen->endless != 0 && gfn >= xen->endless)
+		return xen->endless_frame + gfn % ENDLESS_PAGES;
 	for (i = 0; i < 2; i++) {
 		n = gfn - xen->banks[i].gpa / FAKE_XEN_PAGE;
 		if (n < xen->banks[i].pages)
@@ -952,8 +1089,8 @@ map_frames(uint8_t *addr, int prot, size_t n, const xen_pfn_t *gfn)
 			    frame(gfn[i + run]) != frame(gfn[i]) + run)
 				break;
 		if (frame(gfn[i]) != 0 &&
-		    mmap(addr + i * FAKE_XEN_PAGE, run * FAKE_XEN_PAGE, prot,
-			MAP_SHARED | MAP_FIXED, xen_fd,
+		    sys_mmap(addr + i * FAKE_XEN_PAGE, run * FAKE_XEN_PAGE,
+			prot, MAP_SHARED | MAP_FIXED, xen_fd,
 			(off_t)frame(gfn[i]) * FAKE_XEN_PAGE) == MAP_FAILED)
 			die("cannot map guest memory");
 	}
@@ -962,9 +1099,37 @@ map_frames(uint8_t *addr, int prot, size_t n, const xen_pfn_t *gfn)
 static void *
 reserve(void *addr, size_t len, int flags)
 {
-	return mmap(addr, len, PROT_NONE,
+	return sys_mmap(addr, len, PROT_NONE,
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (flags & MAP_FIXED),
 	    -1, 0);
+}
+
+/*
+ * Whether there is room for a mapping of so many pages.
+ */
+static bool
+has_room(size_t pages)
+{
+	return nmappings < areas_max && fake_xen_foreign() <= xen->room &&
+	       pages <= xen->room - fake_xen_foreign();
+}
+
+/*
+ * There is one now.
+ */
+static void
+remember_mapping(uint8_t *addr, size_t pages)
+{
+	struct mapping *m = malloc(sizeof(*m));
+
+	if (m == NULL)
+		die("no memory");
+	*m = (struct mapping){addr, pages};
+	tsearch(m, &mappings, overlap);
+	nmappings++;
+	*taken() += pages;
+	if (xen->room_max < fake_xen_foreign())
+		xen->room_max = fake_xen_foreign();
 }
 
 xenforeignmemory_handle *
@@ -987,6 +1152,8 @@ xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
 	/* Of a domain that does not exist all pages fail, and not the call. */
 	if (error == ESRCH)
 		error = 0;
+	if (error == 0 && !has_room(pages))
+		error = ENOMEM;
 	/* The real one maps first, and unmaps when the hypercall fails. */
 	if (error != 0) {
 		if (flags & MAP_FIXED)
@@ -994,17 +1161,13 @@ xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
 		leave(error);
 		return NULL;
 	}
-	/* Linux's privcmd frees the wrong pages when a mapping is split. */
-	if ((flags & MAP_FIXED) && fmem->pages == 0)
-		fmem->pages = pages;
-	if ((flags & MAP_FIXED) &&
-	    (pages != fmem->pages || arr[0] % pages != 0))
-		die("a mapping is split by another one");
 	map = reserve(addr, pages * FAKE_XEN_PAGE, flags);
 	if (map == MAP_FAILED) {
 		leave(errno);
 		return NULL;
 	}
+	forget_mappings(map, pages * FAKE_XEN_PAGE);
+	remember_mapping(map, pages);
 	for (i = 0; i < pages; i++) {
 		error = there && frame(arr[i]) != 0 ? 0
 			: there			    ? EINVAL
@@ -1118,6 +1281,7 @@ fake_xen_start(uint16_t domid, unsigned vcpus, uint64_t low, uint64_t high)
 	pthread_mutex_init(&xen->lock, &attr);
 	xen->domid = domid;
 	xen->vcpus = vcpus;
+	xen->room = UINT64_MAX;
 	xen->next_frame = RAM_OFFSET / FAKE_XEN_PAGE;
 	fill_bank(&xen->banks[0], FAKE_XEN_LOW, low);
 	fill_bank(&xen->banks[1], FAKE_XEN_HIGH, high);
@@ -1295,6 +1459,45 @@ fake_xen_copied(uint64_t gpa)
 	copy = frame(gfn) != 0 ? *copied(gfn) : 0;
 	unlock();
 	return copy != 0 && copy == checksum(gfn);
+}
+
+void
+fake_xen_set_room(uint64_t pages)
+{
+	lock();
+	xen->room = pages;
+	xen->room_max = fake_xen_foreign();
+	unlock();
+}
+
+uint64_t
+fake_xen_foreign(void)
+{
+	uint64_t pages = 0;
+
+	for (unsigned i = 0; i < PROCESSES; i++)
+		if (xen->processes[i].pid != 0 &&
+		    kill(xen->processes[i].pid, 0) == 0)
+			pages += xen->processes[i].pages;
+	return pages;
+}
+
+uint64_t
+fake_xen_foreign_max(void)
+{
+	return xen->room_max;
+}
+
+void
+fake_xen_endless(uint64_t gpa)
+{
+	lock();
+	if (xen->end_frame - xen->next_frame < ENDLESS_PAGES)
+		die("no spare pages left");
+	xen->endless = gpa / FAKE_XEN_PAGE;
+	xen->endless_frame = xen->next_frame;
+	xen->next_frame += ENDLESS_PAGES;
+	unlock();
 }
 
 unsigned

@@ -144,6 +144,22 @@ void fake_xen_copy(bool on);
 bool fake_xen_copied(uint64_t gpa);
 
 /*
+ * The guest has memory everywhere from 'gpa' on, as far as addresses go, though
+ * it is the same 2 MiB everywhere.
+ */
+void fake_xen_endless(uint64_t gpa);
+
+/*
+ * The host's room for foreign pages: how many there are (at first any number),
+ * how many are taken, and how many were at most since the last
+ * fake_xen_set_room().  A mapping takes one for each of its pages, whether or not
+ * the guest has it, and frees them as a whole.
+ */
+void fake_xen_set_room(uint64_t pages);
+uint64_t fake_xen_foreign(void);
+uint64_t fake_xen_foreign_max(void);
+
+/*
  * Pages of guest memory that process 'pid' has mapped (0: this one, not
  * counting what fake_xen_ram() shows), whichever way they were unmapped.
  */
