@@ -198,6 +198,7 @@ blk_get(struct blk *blk)
 void
 blk_put(struct blk *blk, struct blk_req *req)
 {
+	req->status = NULL;
 	blk->free[blk->nfree++] = req;
 }
 
@@ -573,6 +574,25 @@ blk_reap(struct blk *blk)
 	STAILQ_REMOVE_HEAD(&blk->done, link);
 	blk->inflight--;
 	return (struct blk_req *)op;
+}
+
+void
+blk_refuse(struct blk *blk, struct blk_req *req)
+{
+	req->status = req->iov[0].iov_base;
+	req->room = 1; /* at least: nothing is written from the start on */
+	req->op = (struct engine_op){.what = ENGINE_READ};
+	blk->inflight++;
+	finish(blk, req, VIRTIO_BLK_S_IOERR);
+}
+
+const struct blk_req *
+blk_next(const struct blk *blk, const struct blk_req *req)
+{
+	req = req == NULL ? blk->req : req + 1;
+	while (req < blk->req + BLK_REQS && req->status == NULL)
+		req++;
+	return req < blk->req + BLK_REQS ? req : NULL;
 }
 
 unsigned

@@ -40,7 +40,7 @@ struct blk_req {
 			      writable byte without a gap (virtio 2.7.8.2) */
 
 	/* The rest is blk.c's. */
-	uint8_t *status; /* where the status byte goes */
+	uint8_t *status; /* where the status byte goes; NULL: not in flight */
 	uint64_t room;	 /* writable bytes before it */
 	uint32_t type;	 /* VIRTIO_BLK_T_* */
 	uint32_t ranges; /* to be discarded or zeroed after this one */
@@ -125,6 +125,20 @@ bool blk_pending(const struct blk *blk);
  * at the moment.  Never waits.
  */
 struct blk_req *blk_reap(struct blk *blk);
+
+/*
+ * In place of blk_submit(), for a request of which only the last writable byte is
+ * at hand, in the first iovec: it fails with VIRTIO_BLK_S_IOERR.
+ */
+void blk_refuse(struct blk *blk, struct blk_req *req);
+
+/*
+ * The request in flight after 'req', in no order, or the first one after NULL;
+ * NULL if there are no more.  What it still uses of the memory that it was given
+ * are 'status' and op.data.
+ */
+const struct blk_req *blk_next(
+    const struct blk *blk, const struct blk_req *req);
 
 /*
  * Requests submitted and not reaped yet.

@@ -35,6 +35,10 @@ struct device {
 	struct virtqueue vq;
 	bool awaiting;	 /* the driver was asked to notify us */
 	unsigned untold; /* requests finished, and the driver not told yet */
+	uint32_t
+	    redo; /* heads from here on are to be done again, if in flight */
+	bool lacking; /* guest memory could not be mapped */
+	bool refused; /* ... and never can be, which was logged */
 };
 
 bool
@@ -44,25 +48,103 @@ device_access(struct device *dev, struct access *a)
 }
 
 /*
- * Start the next chain that is available or, given 'redo', the next one that is
- * in flight already, from that head on.  1: done.  0: there is none.  -1: fault.
+ * Have guest memory given back that no request in flight uses.
+ */
+static bool
+reclaim(struct device *dev)
+{
+	const struct blk_req *req = NULL;
+	const struct iovec *iov;
+
+	while ((req = blk_next(dev->blk, req)) != NULL) {
+		iov = req->op.data;
+		guest_keep(dev->vq.guest, req->status, 1);
+		for (unsigned i = 0; i < req->op.segments; i++)
+			guest_keep(
+			    dev->vq.guest, iov[i].iov_base, iov[i].iov_len);
+	}
+	if (!device_idle(dev))
+		virtqueue_keep(&dev->vq);
+	return guest_reclaim(dev->vq.guest);
+}
+
+/*
+ * The next chain: one that was in flight when our predecessor was killed, or one
+ * that is available.
+ *
+ * To do the former again is safe: the guest has not been told that they are
+ * done, so their buffers are still ours, and the disk may hold all, part or
+ * nothing of a write.  Another write to the same place that did complete was in
+ * flight together with it, and so without an order between them.  And our
+ * predecessor can write no more: its event channels came free after its last
+ * I/O, for which they were kept (blk_retain()).
  */
 static int
-start_one(struct device *dev, uint32_t *redo)
+take(struct device *dev, struct virtqueue_chain *chain)
+{
+	int got;
+
+	if (dev->redo == VIRTQUEUE_NUM_MAX)
+		return virtqueue_pop(&dev->vq, chain);
+	got = virtqueue_redo(&dev->vq, &dev->redo, chain);
+	dev->redo = got == 0 ? VIRTQUEUE_NUM_MAX : dev->redo + (got > 0);
+	return got != 0 ? got : virtqueue_pop(&dev->vq, chain);
+}
+
+/*
+ * The same, when its memory could not be mapped: something has to be given back
+ * first.  When nothing is in flight that is all; and if it is not enough then
+ * because of the limit, it never is, and the request can only be refused.
+ */
+static int
+take_later(struct device *dev, struct virtqueue_chain *chain)
+{
+	struct guest *guest = dev->vq.guest;
+	int got = VIRTQUEUE_NOT_NOW;
+
+	for (int i = 0; i < 2 && got == VIRTQUEUE_NOT_NOW && reclaim(dev); i++)
+		got = take(dev, chain);
+	if (got != VIRTQUEUE_NOT_NOW || !device_idle(dev))
+		return got;
+	guest_forget(guest);
+	got = take(dev, chain);
+	if (got != VIRTQUEUE_NOT_NOW || guest_lack(guest) != GUEST_OVER_LIMIT)
+		return got;
+	if (!dev->refused)
+		xtl_log(dev->log, XTL_WARN, -1, "vdisk",
+		    "a request needs more of the guest's memory than may be "
+		    "mapped at a time, and fails: see --map-limit in vdisk(8)");
+	dev->refused = true;
+	guest_forget(guest);
+	chain->last_byte = true;
+	return take(dev, chain);
+}
+
+/*
+ * Start the next chain.  1: done.  0: there is none.  VIRTQUEUE_NOT_NOW.  -1:
+ * fault.
+ */
+static int
+start_one(struct device *dev)
 {
 	struct blk_req *req = blk_get(dev->blk);
-	struct virtqueue_chain chain;
+	struct virtqueue_chain chain = {.last_byte = false};
 	int got;
 
 	if (req == NULL)
 		return 0;
 	chain.iov = req->iov;
-	got = redo != NULL ? virtqueue_redo(&dev->vq, redo, &chain)
-			   : virtqueue_pop(&dev->vq, &chain);
+	got = take(dev, &chain);
+	if (got == VIRTQUEUE_NOT_NOW)
+		got = take_later(dev, &chain);
 	if (got > 0) {
 		req->head = chain.head;
 		req->readable = chain.readable;
 		req->writable = chain.writable;
+		if (chain.last_byte && chain.writable > 0) {
+			blk_refuse(dev->blk, req);
+			return 1;
+		}
 		if (blk_submit(dev->blk, req))
 			return 1;
 		dev->vq.fault = "request without a status byte";
@@ -83,10 +165,12 @@ start(struct device *dev)
 	unsigned n = 0;
 	int got;
 
-	while ((got = start_one(dev, NULL)) > 0)
+	while ((got = start_one(dev)) > 0)
 		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->io))
 			break;
-	if (got < 0)
+	if (got == VIRTQUEUE_NOT_NOW)
+		dev->lacking = true;
+	else if (got < 0)
 		virtio_mmio_fault(&dev->mmio);
 	return n;
 }
@@ -117,6 +201,11 @@ finish(struct device *dev)
 	if (!virtio_mmio_running(&dev->mmio))
 		return n;
 	wanted = virtqueue_publish(&dev->vq);
+	if (wanted == VIRTQUEUE_NOT_NOW) {
+		dev->lacking = true;
+		reclaim(dev);
+		return n;
+	}
 	if (wanted < 0)
 		virtio_mmio_fault(&dev->mmio);
 	else if (wanted > 0)
@@ -129,13 +218,18 @@ bool
 device_run(struct device *dev, bool hold)
 {
 	unsigned started = 0;
+	int got = 0;
 
+	dev->lacking = false;
 	if (!hold && virtio_mmio_running(&dev->mmio)) {
 		/* From now on we look ourselves, until device_await(). */
-		if (dev->awaiting && virtqueue_notify(&dev->vq, false) < 0)
+		if (dev->awaiting)
+			got = virtqueue_notify(&dev->vq, false);
+		if (got == -1)
 			virtio_mmio_fault(&dev->mmio);
-		dev->awaiting = false;
-		started = start(dev);
+		dev->awaiting = got == VIRTQUEUE_NOT_NOW;
+		if (got != -1)
+			started = start(dev);
 	}
 	blk_kick(dev->blk);
 	return finish(dev) + started > 0 || blk_pending(dev->blk);
@@ -146,14 +240,23 @@ device_await(struct device *dev)
 {
 	int more;
 
-	if (!virtio_mmio_running(&dev->mmio))
+	/* What lacks memory is tried again soon. */
+	if (!virtio_mmio_running(&dev->mmio) || dev->lacking)
 		return false;
 	dev->awaiting = true;
 	more = virtqueue_notify(&dev->vq, true);
-	if (more < 0)
+	if (more == VIRTQUEUE_NOT_NOW)
+		dev->lacking = true;
+	else if (more < 0)
 		virtio_mmio_fault(&dev->mmio);
 	/* With all requests in use there is none to start it with. */
 	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
+}
+
+bool
+device_lacking(const struct device *dev)
+{
+	return dev->lacking;
 }
 
 enum device_next
@@ -192,26 +295,6 @@ device_report(const struct device *dev)
 	    (unsigned long long)guest_mapped(dev->vq.guest));
 }
 
-/*
- * Start the requests again that were in flight when our predecessor was
- * killed.  That is safe: the guest has not been told that they are done, so
- * their buffers are still ours, and the disk may hold all, part or nothing of
- * a write.  Another write to the same place that did complete was in flight
- * together with it, and so without an order between them.  And our predecessor
- * can write no more: its event channels came free after its last I/O, for which
- * they were kept (blk_retain()).
- */
-static int
-redo(struct device *dev)
-{
-	uint32_t head = 0;
-	int got;
-
-	while ((got = start_one(dev, &head)) > 0)
-		head++;
-	return got;
-}
-
 struct device *
 device_open(struct xentoollog_logger *log, struct ioreq_server *io,
     struct guest *guest, struct blk *blk, bool legacy)
@@ -230,7 +313,7 @@ device_open(struct xentoollog_logger *log, struct ioreq_server *io,
 	    .log = log, .io = io, .blk = blk, .vq = &dev->vq, .legacy = legacy};
 	if (!virtio_mmio_open(&dev->mmio))
 		return NULL;
-	if (virtio_mmio_running(&dev->mmio) && redo(dev) < 0)
-		virtio_mmio_fault(&dev->mmio);
+	if (virtio_mmio_running(&dev->mmio))
+		start(dev);
 	return dev;
 }

@@ -39,6 +39,12 @@ bool device_access(struct device *dev, struct access *a);
 bool device_run(struct device *dev, bool hold);
 
 /*
+ * Whether device_run() or device_await() could not go on because memory of the
+ * guest cannot be mapped for now: call device_run() again in a while.
+ */
+bool device_lacking(const struct device *dev);
+
+/*
  * What will come next, as far as can be told: the driver's acknowledgement of
  * an interrupt, completions of the disk, or the driver's next request.
  */

@@ -2,17 +2,32 @@
 /*
  * Guest memory as one linear window: guest-physical address 'gpa' is at
  * window + gpa, so what is contiguous for the guest is contiguous here, and
- * finding a page is testing a bit.  Owns the window and the knowledge of which
- * pages are mapped in it.  Does not know what they are used for.
+ * finding a page is testing a bit.  Owns the window, the knowledge of which
+ * pages are mapped in it, and how many may be.  Does not know what they are used
+ * for.
  *
- * Pages are mapped when they are first needed, a chunk at a time since the
- * calls cost more than the pages do, and stay until guest_forget().
+ * What is mapped takes from what the host has for all its programs: on an
+ * auto-translated dom0, Linux's privcmd takes a page of dom0's for every page of
+ * a mapping, even if the guest has none there, and keeps it until the mapping
+ * goes as a whole; if it is split, the wrong pages are freed.  So no mapping is
+ * kept in which a page is missing, what is mapped is bounded, and it is given
+ * back by chunks, which no mapping crosses: all mappings of one go with one call.
+ *
+ * A page whose chunk has none mapped is looked for elsewhere first, alone, since
+ * to look for it in the window costs page tables that stay.  It then gets its
+ * neighbours, and when another page of the chunk is needed, all of the chunk,
+ * since the calls cost more than the pages do.  Near the limit that would drive
+ * out too much, so there it is neighbours only, and in the end single pages.
  */
+#include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
+#include <sys/param.h>
+#include <sys/queue.h>
+#include <time.h>
 #include <unistd.h>
 
 #define __XEN_TOOLS__ 1 /* the names that Xen keeps for device models */
@@ -28,33 +43,75 @@
 #define PAGE_BITS  12
 #define PAGE_BYTES (UINT64_C(1) << PAGE_BITS)
 
-/* Pages mapped with one call: 2 MiB, which fill one of our page tables. */
+/* Pages of a chunk, 2 MiB, which fill one of our page tables; of neighbours. */
 #define CHUNK UINT64_C(512)
+#define UNIT  UINT64_C(16)
 
 /*
- * Guest-physical addresses reach 40 bits.  A host with a smaller address space
- * of its own (arm64 kernels with 39 bits) gets a smaller window, which still
- * covers any guest that such a host can run.
+ * Guest-physical addresses of guests that are mapped one to one reach as far as
+ * the host's.  A host with a smaller address space of its own (arm64 kernels
+ * with 39 bits) gets a smaller window, which still covers any guest that such a
+ * host can run.
  */
-#define WINDOW_BITS_MAX 40
+#define WINDOW_BITS_MAX 46
 #define WINDOW_BITS_MIN 34
 
-/* Pages reported to Xen at a time: privcmd takes 4096 bytes of them at most. */
+/* Ranges reported to Xen at a time: privcmd takes 4096 bytes of them at most. */
 #define EXTENTS	     128
 
 #define WINDOW_PROT  PROT_NONE
 #define WINDOW_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
+/*
+ * Mappings, each of which is an area of our address space, and so may be what is
+ * between two: half of what Linux allows (vm.max_map_count), less our others.
+ */
+#define AREAS_MAX UINT64_C(32000)
+
+/* Chunks whose descriptions become writable together. */
+#define LEAF UINT64_C(4096)
+
+/* In pages: what a request of the usual size can need, scattered as it may be. */
+#define LIMIT_MIN UINT64_C(2048)
+
+/* Part of the host's means that is for one disk. */
+#define SHARE 8
+
+/* Seconds for which less is mapped after the host has refused more. */
+#define RECOVERY 10
+
+struct chunk {
+	uint64_t present[CHUNK / 64]; /* a bit per page: 1 is mapped */
+	TAILQ_ENTRY(chunk) link;      /* if there are any */
+	uint32_t kept;	/* guest->pass when guest_keep() was told */
+	uint16_t pages; /* mapped */
+	uint16_t areas; /* ... by so many mappings */
+	bool used;	/* since guest_reclaim() came by */
+	bool sparse;	/* pages were missing */
+} __attribute__((aligned(128)));
+
 struct guest {
+	char *window;  /* PROT_NONE where nothing is mapped */
+	uint64_t size; /* ... in bytes, and after it a page to probe with */
+	struct chunk *chunk; /* of the window; read-only where all are zero */
+	TAILQ_HEAD(, chunk) mapped; /* the next to be given back comes first */
+	uint64_t pages;		    /* ... in them */
+	uint64_t areas;		    /* ... by so many mappings */
+	uint64_t limit; /* of both, since page tables are pages, too: for now */
+	uint64_t bound; /* ... ever */
+	uint64_t lacking; /* pages that guest_ptr() could not map */
+	enum guest_lack lack;
+	bool frugal;   /* map nothing that is not asked for */
+	bool told;     /* that the host has no room */
+	uint32_t pass; /* of guest_reclaim() */
+	time_t recovery;
 	xentoollog_logger *log;
 	xenforeignmemory_handle *fmem;
 	xendevicemodel_handle *dmod;
 	domid_t domid;
-	uint64_t size;	   /* of the window, in bytes */
-	uint64_t mapped;   /* bytes of the window mapped since it was empty */
-	char *window;	   /* PROT_NONE where nothing is mapped */
-	uint64_t *present; /* a bit per page of the window: 1 is mapped */
-	/* Pages that were written to, and not reported yet. */
+	bool leaf[((UINT64_C(1) << WINDOW_BITS_MAX) >> PAGE_BITS) / CHUNK /
+		  LEAF]; /* writable */
+	/* What was written to, and not reported yet. */
 	struct xen_dm_op_modified_memory_extent written[EXTENTS];
 	unsigned nwritten;
 	int report_errno; /* last failure to report, logged once */
@@ -63,58 +120,460 @@ struct guest {
 static bool
 is_present(const struct guest *guest, uint64_t page)
 {
-	return guest->present[page / 64] >> (page % 64) & 1;
+	return guest->chunk[page / CHUNK].present[page / 64 % (CHUNK / 64)] >>
+		   (page % 64) &
+	       1;
+}
+
+static char *
+at(const struct guest *guest, uint64_t page)
+{
+	return guest->window + (page << PAGE_BITS);
 }
 
 /*
- * The window cannot be kept whole any more, or pages that the guest gave up
- * would stay within reach: we must not go on.
+ * Put fresh memory in place of what is there.  If it cannot be, we must not go
+ * on: pages that the guest gave up would stay within reach.
  */
-static _Noreturn void
-give_up(struct guest *guest)
+static void
+replace(struct guest *guest, void *p, uint64_t len, int prot)
 {
+	if (mmap(p, len, prot, WINDOW_FLAGS | MAP_FIXED, -1, 0) != MAP_FAILED)
+		return;
+	/* With all the areas in use that we may have, one must go first. */
+	if (munmap(p, len) == 0 &&
+	    mmap(p, len, prot, WINDOW_FLAGS | MAP_FIXED, -1, 0) != MAP_FAILED)
+		return;
 	xtl_log(guest->log, XTL_CRITICAL, errno, "vdisk",
 	    "cannot unmap guest memory");
 	/* Not abort(), whose system calls the sandbox does not allow. */
 	_exit(EXIT_FAILURE);
 }
 
+static void
+unmap(struct guest *guest, char *p, uint64_t pages)
+{
+	replace(guest, p, pages << PAGE_BITS, WINDOW_PROT);
+}
+
 /*
- * Map the chunk that begins at page 'first', in place of what was mapped there.
- * A request in flight on other pages of the chunk may find them missing for a
- * moment, and is then done again: engine.c takes EFAULT for what it is.
- *
- * It must be all of the chunk: where dom0 is auto-translated, Linux's privcmd
- * keeps the pages of a mapping in one array and does not notice when a mapping
- * is split, so to map or unmap a part of one frees the wrong pages.
+ * In seconds.
+ */
+static time_t
+now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return t.tv_sec;
+}
+
+/*
+ * The host has no room for another mapping.  We make some: others need it as we
+ * do, and do not know how to wait.
  */
 static void
-map(struct guest *guest, uint64_t first)
+refused(struct guest *guest)
+{
+	uint64_t most = guest->pages + guest->areas;
+
+	if (!guest->told)
+		xtl_log(guest->log, XTL_WARN, errno, "vdisk",
+		    "the host has no room to map more of the guest's memory "
+		    "than %llu MiB, so requests may wait: see CAVEATS in "
+		    "vdisk(8)",
+		    (unsigned long long)guest_mapped(guest) >> 20);
+	guest->told = true;
+	guest->limit = MIN(MAX(most - most / 4, LIMIT_MIN), guest->bound);
+	guest->recovery = now() + RECOVERY;
+	guest->lack = GUEST_HOST;
+}
+
+/*
+ * Map 'n' pages from 'first' on at 'p' as one mapping; err[i] is 0 for each that
+ * the guest has.  False: the host refuses.
+ */
+static bool
+map(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 {
 	xen_pfn_t gfn[CHUNK];
-	int err[CHUNK];
-	char *at = guest->window + (first << PAGE_BITS);
 
-	for (uint64_t i = 0; i < CHUNK; i++)
+	for (unsigned i = 0; i < n; i++)
 		gfn[i] = first + i;
-	guest->mapped += CHUNK << PAGE_BITS;
-	memset(&guest->present[first / 64], 0, CHUNK / 8);
-	if (xenforeignmemory_map2(guest->fmem, guest->domid, at,
-		PROT_READ | PROT_WRITE, MAP_FIXED, CHUNK, gfn, err) == NULL) {
-		/* It may have left a hole for other mappings to fall into. */
-		if (mmap(at, CHUNK << PAGE_BITS, WINDOW_PROT,
-			WINDOW_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED)
-			give_up(guest);
+	if (xenforeignmemory_map2(guest->fmem, guest->domid, p,
+		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL)
+		return true;
+	refused(guest);
+	/* It may have left a hole for other mappings to fall into. */
+	unmap(guest, p, n);
+	return false;
+}
+
+/*
+ * Whether the guest has the page.
+ */
+static bool
+exists(struct guest *guest, uint64_t page)
+{
+	char *p = guest->window + guest->size;
+	int err;
+
+	if (!map(guest, p, page, 1, &err))
+		return false;
+	unmap(guest, p, 1);
+	return err == 0;
+}
+
+/*
+ * Pages [from, to) of a chunk are mapped, by one mapping.
+ */
+static void
+record(struct guest *guest, uint64_t from, uint64_t to)
+{
+	struct chunk *c = &guest->chunk[from / CHUNK];
+
+	if (c->pages == 0)
+		TAILQ_INSERT_TAIL(&guest->mapped, c, link);
+	c->pages += to - from;
+	c->areas++;
+	guest->pages += to - from;
+	guest->areas++;
+	for (; from < to; from++)
+		c->present[from / 64 % (CHUNK / 64)] |= UINT64_C(1)
+							<< (from % 64);
+}
+
+/*
+ * The end of the pages from 'from' on, before 'to', that are all there or all
+ * missing, as 'err' says.
+ */
+static uint64_t
+run(const int *err, uint64_t from, uint64_t to)
+{
+	uint64_t i = from;
+
+	while (++i < to && (err[i] == 0) == (err[from] == 0))
+		;
+	return i;
+}
+
+/*
+ * Map what the guest has of pages [from, to) of a chunk, none of which is mapped:
+ * where pages are missing, 'page' and all longer runs.
+ */
+static void
+map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
+{
+	uint64_t n = to - from, end;
+	int err[CHUNK], again[CHUNK];
+
+	if (!map(guest, at(guest, from), from, n, err))
+		return;
+	if (err[0] == 0 && run(err, 0, n) == n) {
+		record(guest, from, to);
 		return;
 	}
-	for (uint64_t i = 0; i < CHUNK; i++)
-		if (err[i] == 0)
-			guest->present[(first + i) / 64] |=
-			    UINT64_C(1) << ((first + i) % 64);
+	unmap(guest, at(guest, from), n);
+	guest->chunk[page / CHUNK].sparse |= n > UNIT;
+	for (uint64_t i = 0; i < n; i = end) {
+		end = run(err, i, n);
+		if (err[i] != 0 ||
+		    (end - i < UNIT && (page < from + i || page >= from + end)))
+			continue;
+		if (!map(guest, at(guest, from + i), from + i, end - i, again))
+			return;
+		if (again[0] == 0 && run(again, 0, end - i) == end - i)
+			record(guest, from + i, from + end);
+		else /* it is just giving them up */
+			unmap(guest, at(guest, from + i), end - i);
+	}
+}
+
+/*
+ * What may be mapped now, in pages and chunks.
+ */
+static uint64_t
+limit(struct guest *guest)
+{
+	if (guest->limit < guest->bound && now() >= guest->recovery)
+		guest->limit = guest->bound;
+	return guest->limit;
+}
+
+/*
+ * Map the missing page 'page', and in the same go what else is needed before page
+ * 'end', or may be soon.
+ */
+static bool
+fetch(struct guest *guest, uint64_t page, uint64_t end)
+{
+	struct chunk *c = &guest->chunk[page / CHUNK];
+	uint64_t first = page - page % CHUNK, most = limit(guest);
+	/* From the most to the least that is worth a call. */
+	const struct {
+		uint64_t from, to, most;
+	} choice[] = {
+	    {first, first + CHUNK, most - most / 8},
+	    {page - page % UNIT, roundup(end, UNIT), most},
+	    {page, end, most},
+	};
+	int i = guest->frugal || c->sparse ? 2 : c->pages == 0;
+	bool *leaf = &guest->leaf[page / CHUNK / LEAF];
+	uint64_t from, to;
+
+	guest->lack = GUEST_ABSENT;
+	if (c->pages == 0 && !exists(guest, page))
+		return false;
+	if (!*leaf) {
+		replace(guest, &guest->chunk[page / CHUNK / LEAF * LEAF],
+		    LEAF * sizeof(*c), PROT_READ | PROT_WRITE);
+		*leaf = true;
+		guest->areas++;
+	}
+	for (; i < 3 && !is_present(guest, page); i++) {
+		for (from = page; from > MAX(choice[i].from, first); from--)
+			if (is_present(guest, from - 1))
+				break;
+		for (to = page + 1; to < MIN(choice[i].to, first + CHUNK); to++)
+			if (is_present(guest, to))
+				break;
+		guest->lacking = to - from + 1;
+		guest->lack = GUEST_ABSENT;
+		if (guest->pages + guest->areas + guest->lacking <=
+			choice[i].most &&
+		    guest->areas < AREAS_MAX) {
+			map_present(guest, page, from, to);
+			if (guest->lack == GUEST_ABSENT)
+				break;
+		} else {
+			guest->lack = guest->limit < guest->bound
+					  ? GUEST_HOST
+					  : GUEST_OVER_LIMIT;
+		}
+	}
+	guest->frugal |= guest->lack == GUEST_OVER_LIMIT;
+	return is_present(guest, page);
+}
+
+/*
+ * guest_ptr() for what is not all mapped from page 'page' on.
+ */
+static __attribute__((noinline)) void *
+fetch_all(struct guest *guest, uint64_t page, uint64_t gpa, uint64_t end)
+{
+	for (; page << PAGE_BITS < end; page++) {
+		if (!is_present(guest, page) &&
+		    !fetch(guest, page, howmany(end, PAGE_BYTES)))
+			return NULL;
+		guest->chunk[page / CHUNK].used = true;
+	}
+	return guest->window + gpa;
+}
+
+void *
+guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
+{
+	uint64_t page, end;
+
+	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size) {
+		guest->lack = GUEST_ABSENT;
+		return NULL;
+	}
+	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++) {
+		if (!is_present(guest, page))
+			return fetch_all(guest, page, gpa, end);
+		guest->chunk[page / CHUNK].used = true;
+	}
+	return guest->window + gpa;
+}
+
+enum guest_lack
+guest_lack(const struct guest *guest)
+{
+	return guest->lack;
+}
+
+void
+guest_keep(struct guest *guest, const void *p, size_t len)
+{
+	uint64_t first = (const char *)p - guest->window, last = first + len;
+
+	/* It may be no guest memory, or NULL. */
+	if (first >= guest->size || len == 0)
+		return;
+	for (first >>= PAGE_BITS, last = (last - 1) >> PAGE_BITS;
+	     first / CHUNK <= last / CHUNK; first += CHUNK)
+		if (guest->chunk[first / CHUNK].pages > 0)
+			guest->chunk[first / CHUNK].kept = guest->pass;
+}
+
+static void
+give_back(struct guest *guest, struct chunk *c)
+{
+	unmap(guest, at(guest, (c - guest->chunk) * CHUNK), CHUNK);
+	guest->pages -= c->pages;
+	guest->areas -= c->areas;
+	*c = (struct chunk){.sparse = c->sparse};
+}
+
+/*
+ * By the CLOCK algorithm: who was used since the last time is spared once.
+ */
+bool
+guest_reclaim(struct guest *guest)
+{
+	uint64_t most = limit(guest), turns = 2 * guest->areas;
+	bool done = false;
+	struct chunk *c;
+
+	most -= MIN(most, MAX(most / 16, guest->lacking));
+	while (turns-- > 0 && (c = TAILQ_FIRST(&guest->mapped)) != NULL &&
+	       (guest->pages + guest->areas > most ||
+		   guest->areas > AREAS_MAX - AREAS_MAX / 16)) {
+		TAILQ_REMOVE(&guest->mapped, c, link);
+		if (c->used || c->kept == guest->pass) {
+			c->used = false;
+			TAILQ_INSERT_TAIL(&guest->mapped, c, link);
+		} else {
+			give_back(guest, c);
+			done = true;
+		}
+	}
+	guest->pass++;
+	guest->frugal &= !done;
+	return done;
+}
+
+uint64_t
+guest_mapped(const struct guest *guest)
+{
+	return guest->pages << PAGE_BITS;
+}
+
+void
+guest_forget(struct guest *guest)
+{
+	guest->limit = guest->bound;
+	if (guest->pages == 0)
+		return;
+	/* The kernel unmaps whatever stood there. */
+	unmap(guest, guest->window, guest->size >> PAGE_BITS);
+	replace(guest, guest->chunk,
+	    guest->size / PAGE_BYTES / CHUNK * sizeof(struct chunk), PROT_READ);
+	for (uint64_t i = 0; i < sizeof(guest->leaf); i++)
+		guest->leaf[i] = false;
+	TAILQ_INIT(&guest->mapped);
+	guest->pages = guest->areas = 0;
+}
+
+void
+guest_wrote(struct guest *guest, uint64_t gpa, uint64_t len)
+{
+	struct xen_dm_op_modified_memory_extent *e;
+	uint64_t first = gpa >> PAGE_BITS, end;
+
+	if (len == 0 || __builtin_add_overflow(gpa, len - 1, &end) ||
+	    end >= guest->size)
+		return;
+	end = (end >> PAGE_BITS) + 1;
+	e = guest->nwritten > 0 ? &guest->written[guest->nwritten - 1] : NULL;
+	if (e != NULL && first >= e->first_pfn &&
+	    first <= e->first_pfn + e->nr) {
+		e->nr = MAX(e->nr, end - e->first_pfn);
+		return;
+	}
+	if (guest->nwritten == EXTENTS)
+		guest_report(guest);
+	guest->written[guest->nwritten++] =
+	    (struct xen_dm_op_modified_memory_extent){
+		.first_pfn = first, .nr = end - first};
+}
+
+static int
+report(struct guest *guest, unsigned first, unsigned n)
+{
+	return xendevicemodel_modified_memory_bulk(
+	    guest->dmod, guest->domid, &guest->written[first], n);
+}
+
+/*
+ * Xen looks at the pages only if the guest is being copied.  Then it refuses the
+ * very last one of the guest, and all before that in the call (Xen 4.20).
+ */
+void
+guest_report(struct guest *guest)
+{
+	unsigned n = guest->nwritten;
+	int error;
+
+	guest->nwritten = 0;
+	if (n == 0 || report(guest, 0, n) == 0)
+		return;
+	while (n-- > 0) {
+		if (report(guest, n, 1) == 0)
+			continue;
+		error = errno;
+		if (--guest->written[n].nr > 0)
+			report(guest, n, 1);
+		if (error == guest->report_errno)
+			continue;
+		guest->report_errno = error;
+		xtl_log(guest->log, XTL_ERROR, error, "vdisk",
+		    "cannot report a page that was written to: a copy of "
+		    "the guest may lack that");
+	}
+}
+
+/*
+ * Bytes of a guest's memory that this host can spare for one disk: a share of
+ * our domain's own memory, which pays for the rest, or on Arm of the address
+ * space that Xen has left it for foreign pages, if that is less (all regions but
+ * the first, which is for grants, in 64 bits each).
+ */
+static uint64_t
+default_limit(void)
+{
+	uint64_t memory = sysconf(_SC_PHYS_PAGES) * PAGE_BYTES, room = 0;
+	uint64_t region[64][2];
+	int fd = open("/proc/device-tree/hypervisor/reg", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, region, sizeof(region));
+
+	for (ssize_t i = 1; i < n / (ssize_t)sizeof(region[0]); i++)
+		room += be64toh(region[i][1]);
+	if (fd >= 0)
+		close(fd);
+	return (room > 0 ? MIN(room, memory) : memory) / SHARE;
+}
+
+/*
+ * Reserve the window and what describes it, as large as can be.
+ */
+static bool
+reserve(struct guest *guest)
+{
+	uint64_t chunks;
+	void *window;
+
+	for (int bits = WINDOW_BITS_MAX; bits >= WINDOW_BITS_MIN; bits--) {
+		guest->size = UINT64_C(1) << bits;
+		chunks = guest->size / PAGE_BYTES / CHUNK;
+		guest->chunk = mmap(NULL, chunks * sizeof(struct chunk),
+		    PROT_READ, WINDOW_FLAGS, -1, 0);
+		window = mmap(NULL, guest->size + 2 * (CHUNK << PAGE_BITS),
+		    WINDOW_PROT, WINDOW_FLAGS, -1, 0);
+		/* So that the page tables of a chunk are its own. */
+		guest->window =
+		    (char *)roundup((uintptr_t)window, CHUNK << PAGE_BITS);
+		if (guest->chunk != MAP_FAILED && window != MAP_FAILED)
+			return true;
+		if (guest->chunk != MAP_FAILED)
+			munmap(guest->chunk, chunks * sizeof(struct chunk));
+	}
+	return false;
 }
 
 struct guest *
-guest_open(struct xentoollog_logger *log, uint16_t domid)
+guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 {
 	struct guest *guest = calloc(1, sizeof(*guest));
 
@@ -126,6 +585,11 @@ guest_open(struct xentoollog_logger *log, uint16_t domid)
 	guest->log = log;
 	guest->domid = domid;
 	guest->report_errno = ESRCH; /* a guest that is gone has no copy */
+	guest->pass = 1;
+	TAILQ_INIT(&guest->mapped);
+	if (limit == GUEST_LIMIT_DEFAULT)
+		limit = default_limit();
+	guest->limit = guest->bound = MAX(limit / PAGE_BYTES, LIMIT_MIN);
 	/* A chunk with holes is mapped page by page, which must be ours too. */
 	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES) {
 		xtl_log(log, XTL_ERROR, -1, "vdisk",
@@ -136,95 +600,10 @@ guest_open(struct xentoollog_logger *log, uint16_t domid)
 	if ((guest->fmem = xenforeignmemory_open(log, 0)) == NULL ||
 	    (guest->dmod = xendevicemodel_open(log, 0)) == NULL)
 		return NULL; /* logged by the library */
-	for (int bits = WINDOW_BITS_MAX; bits >= WINDOW_BITS_MIN; bits--) {
-		guest->size = UINT64_C(1) << bits;
-		guest->window =
-		    mmap(NULL, guest->size, WINDOW_PROT, WINDOW_FLAGS, -1, 0);
-		if (guest->window != MAP_FAILED)
-			break;
-	}
-	guest->present = mmap(NULL, guest->size / PAGE_BYTES / 8,
-	    PROT_READ | PROT_WRITE, WINDOW_FLAGS, -1, 0);
-	if (guest->window == MAP_FAILED || guest->present == MAP_FAILED) {
+	if (!reserve(guest)) {
 		xtl_log(log, XTL_ERROR, errno, "vdisk",
 		    "cannot reserve address space for guest memory");
 		return NULL;
 	}
 	return guest;
-}
-
-void *
-guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
-{
-	uint64_t page, end;
-
-	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size)
-		return NULL;
-	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++) {
-		if (!is_present(guest, page))
-			map(guest, page / CHUNK * CHUNK);
-		if (!is_present(guest, page)) /* the guest does not have it */
-			return NULL;
-	}
-	return guest->window + gpa;
-}
-
-void
-guest_wrote(struct guest *guest, const void *p, size_t len)
-{
-	uint64_t gpa = (const char *)p - guest->window, end = gpa + len;
-
-	for (uint64_t pfn = gpa >> PAGE_BITS; pfn << PAGE_BITS < end; pfn++) {
-		if (guest->nwritten == EXTENTS)
-			guest_report(guest);
-		guest->written[guest->nwritten++] =
-		    (struct xen_dm_op_modified_memory_extent){
-			.first_pfn = pfn, .nr = 1};
-	}
-}
-
-/*
- * Xen looks at the pages only if the guest is being copied.  Then it refuses the
- * very last one of the guest, and all before that in the call (Xen 4.20).
- */
-void
-guest_report(struct guest *guest)
-{
-	unsigned n = guest->nwritten;
-
-	guest->nwritten = 0;
-	if (xendevicemodel_modified_memory_bulk(
-		guest->dmod, guest->domid, guest->written, n) == 0)
-		return;
-	while (n-- > 0) {
-		if (xendevicemodel_modified_memory_bulk(guest->dmod,
-			guest->domid, &guest->written[n], 1) == 0 ||
-		    errno == guest->report_errno)
-			continue;
-		guest->report_errno = errno;
-		xtl_log(guest->log, XTL_ERROR, errno, "vdisk",
-		    "cannot report a page that was written to: a copy of "
-		    "the guest may lack that");
-	}
-}
-
-uint64_t
-guest_mapped(const struct guest *guest)
-{
-	return guest->mapped;
-}
-
-void
-guest_forget(struct guest *guest)
-{
-	if (guest->mapped == 0)
-		return;
-	guest->mapped = 0;
-	/* The kernel unmaps whatever stood there. */
-	if (mmap(guest->window, guest->size, WINDOW_PROT,
-		WINDOW_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED ||
-	    mmap(guest->present, guest->size / PAGE_BYTES / 8,
-		PROT_READ | PROT_WRITE, WINDOW_FLAGS | MAP_FIXED, -1,
-		0) == MAP_FAILED)
-		give_up(guest);
 }

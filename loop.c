@@ -28,7 +28,8 @@
  * For so long no requests are taken after guest memory was unmapped.  A guest
  * that gives up memory while it uses its disk says so for nearly every page, and
  * if each time the rings were mapped again first, that would take for ever.
- * Meanwhile there is nothing to wait for or to unmap.
+ * Meanwhile there is nothing to wait for or to unmap.  And after so long memory
+ * that could not be mapped is tried again.
  */
 #define INVALIDATE_BACKOFF_MS 5
 
@@ -188,7 +189,7 @@ wait_events(struct loop *l, int timeout)
 		return 1;
 	n = poll(fd, 3, timeout);
 	l->event = n > 0 && fd[0].revents != 0;
-	if (n == 0 && timeout == IDLE_TIMEOUT_MS && !ioreq_alive(l->on.io)) {
+	if (n == 0 && timeout > 0 && !ioreq_alive(l->on.io)) {
 		xtl_log(
 		    l->on.log, XTL_NOTICE, -1, "vdisk", "the guest is gone");
 		return 0;
@@ -211,8 +212,7 @@ loop_run(const struct loop_config *config)
 
 	while (status < 0) {
 		struct access a;
-		bool worked = false, draining = false, backoff, full, paused;
-		bool polling;
+		bool worked = false, draining = false, backoff, paused, polling;
 
 		while (ioreq_next(l.on.io, &a)) {
 			if (handle_access(&l, &a)) {
@@ -223,24 +223,20 @@ loop_run(const struct loop_config *config)
 			}
 		}
 		backoff = l.now < l.backoff_end;
-		full = guest_mapped(l.on.guest) > l.on.map_limit;
-		paused = draining || backoff || full || l.on.terminating;
+		paused = draining || backoff || l.on.terminating;
 		worked |= device_run(l.on.dev, paused);
 		if (l.on.terminating && device_idle(l.on.dev))
 			return 0;
 		if (draining && device_idle(l.on.dev))
 			continue; /* what it waited for is over */
-		if (full && device_idle(l.on.dev)) {
-			guest_forget(l.on.guest);
-			continue;
-		}
 
-		polling = busy_poll(&l, worked);
+		polling = busy_poll(&l, worked) && !device_lacking(l.on.dev);
 		if (polling && l.now - l.last_event_check <
 				   EVENT_CHECK_MAX_MS * MILLISECOND)
 			continue;
 		if (!polling && !paused)
 			polling = device_await(l.on.dev);
+		backoff |= device_lacking(l.on.dev);
 		status = wait_events(&l, polling   ? 0
 					 : backoff ? INVALIDATE_BACKOFF_MS
 						   : IDLE_TIMEOUT_MS);

@@ -27,7 +27,6 @@ struct loop_config {
 	struct device *dev;
 	int signals;	    /* signalfd */
 	bool terminating;   /* a signal has asked for our end already */
-	uint64_t map_limit; /* bytes of guest memory */
 	uint64_t poll_ns;   /* to look for the next event before sleeping */
 };
 

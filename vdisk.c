@@ -233,7 +233,8 @@ parse(int argc, char **argv)
 	    {"version", no_argument, NULL, 'V'},
 	    {NULL, 0, NULL, 0},
 	};
-	struct options o = {.serial = "", .poll = -1, .map_limit = UINT64_MAX};
+	struct options o = {
+	    .serial = "", .poll = -1, .map_limit = GUEST_LIMIT_DEFAULT};
 	const char *why;
 	int c;
 
@@ -398,7 +399,7 @@ open_all(struct vdisk *v, const struct options *o)
 			return false;
 		}
 	}
-	v->guest = guest_open(v->log, o->domid);
+	v->guest = guest_open(v->log, o->domid, o->map_limit);
 	if (v->guest == NULL)
 		return false;
 	v->io = ioreq_open(v->log, &server);
@@ -458,7 +459,6 @@ serve(struct vdisk *v, const struct options *o, uint64_t poll_ns)
 	    .blk = v->blk,
 	    .dev = device_open(v->log, v->io, v->guest, v->blk, o->legacy),
 	    .signals = v->signals,
-	    .map_limit = o->map_limit,
 	    .poll_ns = poll_ns,
 	};
 

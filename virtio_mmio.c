@@ -223,6 +223,7 @@ write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 			return false;
 		virtqueue_disable(dev->vq);
 	} else if (!s->queue.ready &&
+		   !(s->status & VIRTIO_CONFIG_S_NEEDS_RESET) &&
 		   (dev->legacy ? accept_features(dev) : settled(dev))) {
 		if (virtqueue_enable(dev->vq, s->driver_features) < 0)
 			virtio_mmio_fault(dev);

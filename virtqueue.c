@@ -85,6 +85,16 @@ static int walk(
     struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain);
 
 /*
+ * guest_ptr() gave nothing: 'why' is the guest's fault, if it has no such memory.
+ */
+static int
+lack(struct virtqueue *vq, const char *why)
+{
+	return guest_lack(vq->guest) == GUEST_ABSENT ? fault(vq, why)
+						     : VIRTQUEUE_NOT_NOW;
+}
+
+/*
  * The rings, looked up anew by every function since a mapping may go at any
  * time (guest_forget()).  Sizes and alignment are those of 2.7, used_event and
  * avail_event included.
@@ -123,26 +133,22 @@ inflight_bit(uint16_t head)
 /*
  * Report what was written to the used ring, and to the buffers of all chains that
  * the driver does not see there yet.  To find the buffers again costs less than to
- * keep them, and they are still the device's.
+ * keep them, and they are still the device's; but they need not be mapped any
+ * more.  0, or VIRTQUEUE_NOT_NOW: nothing was reported.
  */
-static void
+static int
 report(struct virtqueue *vq)
 {
 	struct virtqueue_state *s = vq->s;
-	struct iovec iov[VIRTQUEUE_NUM_MAX], *p;
-	struct virtqueue_chain chain = {.iov = iov};
-	struct vring_used *u = used(vq);
+	struct virtqueue_chain chain = {.report = true};
 
-	for (uint16_t i = s->published; i != s->next_used; i++) {
-		if (walk(vq, s->pushed[i % s->num], &chain) < 0)
-			continue;
-		p = iov + chain.readable;
-		for (; chain.writable > 0; p++, chain.writable--)
-			guest_wrote(vq->guest, p->iov_base, p->iov_len);
-	}
-	if (u != NULL)
-		guest_wrote(vq->guest, u, 6 + 8 * s->num);
+	for (uint16_t i = s->published; i != s->next_used; i++)
+		if (walk(vq, s->pushed[i % s->num], &chain) ==
+		    VIRTQUEUE_NOT_NOW)
+			return VIRTQUEUE_NOT_NOW;
+	guest_wrote(vq->guest, s->device, 6 + 8 * s->num);
 	guest_report(vq->guest);
+	return 0;
 }
 
 void
@@ -193,9 +199,12 @@ virtqueue_enable(struct virtqueue *vq, uint64_t features)
 	    s->driver % VRING_AVAIL_ALIGN_SIZE != 0 ||
 	    s->device % VRING_USED_ALIGN_SIZE != 0)
 		return fault(vq, "ring not aligned");
-	if (descriptors(vq) == NULL || available(vq) == NULL ||
-	    used(vq) == NULL)
-		return fault(vq, "ring not in guest memory");
+	if ((descriptors(vq) == NULL &&
+		lack(vq, "ring not in guest memory") == -1) ||
+	    (available(vq) == NULL &&
+		lack(vq, "ring not in guest memory") == -1) ||
+	    (used(vq) == NULL && lack(vq, "ring not in guest memory") == -1))
+		return -1;
 
 	/* What the driver has set stays in place: we may have to do it again. */
 	s->next_avail = s->next_used = s->published = s->signalled = 0;
@@ -240,7 +249,6 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 	struct virtqueue_state *s = vq->s;
 	uint16_t taken = s->next_avail - s->next_used;
 	uint16_t hidden = s->next_used - s->published;
-	struct vring_used *u;
 	unsigned head, i;
 
 	vq->features = features;
@@ -262,16 +270,6 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 		*inflight_word(s, s->popping) &= ~inflight_bit(s->popping);
 	if (count_inflight(s) != taken)
 		return fault(vq, "heads in flight do not add up");
-	/*
-	 * The driver may have seen what was pushed, and made the same heads
-	 * available again: it must not be pushed any more when they are popped.
-	 */
-	u = used(vq);
-	if (hidden > 0 && u != NULL) {
-		if (GUEST_CAN_MIGRATE)
-			report(vq);
-		show(s, u);
-	}
 	return 0;
 }
 
@@ -289,9 +287,20 @@ add_buffer(
 
 	if (!writable && chain->writable > 0) /* 2.7.4.2 */
 		return fault(vq, "readable buffer after a writable one");
+	if (chain->report && writable)
+		guest_wrote(vq->guest, d->addr, d->len);
+	if (chain->report)
+		return 0;
+	if (chain->last_byte && (!writable || d->len == 0))
+		return 0;
+	if (chain->last_byte) {
+		d->addr += d->len - 1;
+		d->len = 1;
+		chain->writable = n = 0;
+	}
 	base = guest_ptr(vq->guest, d->addr, d->len);
 	if (base == NULL)
-		return fault(vq, "buffer not in guest memory");
+		return lack(vq, "buffer not in guest memory");
 	if (d->len == 0)
 		return 0;
 	if ((writable ? chain->writable : chain->readable) > 0) {
@@ -326,11 +335,12 @@ walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 	uint64_t bytes = 0;
 	bool indirect = false;
 	struct vring_desc d;
+	int got;
 
 	chain->head = head;
 	chain->readable = chain->writable = 0;
 	if (table == NULL)
-		return fault(vq, "descriptor table not in guest memory");
+		return lack(vq, "descriptor table not in guest memory");
 	for (;;) {
 		/* Whoever needs more steps than there are is in a loop. */
 		if (i >= num)
@@ -353,7 +363,7 @@ walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 				return fault(vq, "indirect table of odd size");
 			table = guest_ptr(vq->guest, d.addr, d.len);
 			if (table == NULL)
-				return fault(
+				return lack(
 				    vq, "indirect table not in guest memory");
 			indirect = true;
 			i = steps = 0;
@@ -363,8 +373,9 @@ walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 		bytes += d.len;
 		if (bytes > UINT64_C(1) << 32)
 			return fault(vq, "chain of more than 4 GiB");
-		if (add_buffer(vq, chain, &d) < 0)
-			return -1;
+		got = add_buffer(vq, chain, &d);
+		if (got < 0)
+			return got;
 		if (!(d.flags & VRING_DESC_F_NEXT))
 			return 0;
 		i = d.next;
@@ -377,9 +388,10 @@ virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 	struct virtqueue_state *s = vq->s;
 	struct vring_avail *avail = available(vq);
 	uint16_t head, n;
+	int got;
 
 	if (avail == NULL)
-		return fault(vq, "available ring not in guest memory");
+		return lack(vq, "available ring not in guest memory");
 	n = LOAD16(&avail->idx) - s->next_avail;
 	if (n == 0)
 		return 0;
@@ -392,8 +404,12 @@ virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 		return fault(vq, "available head beyond the queue size");
 	if (*inflight_word(s, head) & inflight_bit(head))
 		return fault(vq, "chain made available twice");
-	if (walk(vq, head, chain) < 0)
-		return -1;
+	/* What is taken can be returned. */
+	if (used(vq) == NULL)
+		return lack(vq, "used ring not in guest memory");
+	got = walk(vq, head, chain);
+	if (got < 0)
+		return got;
 
 	s->popping = head;
 	settle();
@@ -408,9 +424,27 @@ int
 virtqueue_redo(
     struct virtqueue *vq, uint32_t *head, struct virtqueue_chain *chain)
 {
-	for (; *head < vq->s->num; ++*head)
-		if (*inflight_word(vq->s, *head) & inflight_bit(*head))
-			return walk(vq, *head, chain) < 0 ? -1 : 1;
+	struct virtqueue_state *s = vq->s;
+	struct vring_used *u = used(vq);
+	int got;
+
+	if (u == NULL)
+		return lack(vq, "used ring not in guest memory");
+	/*
+	 * The driver may have seen what was pushed, and made the same heads
+	 * available again: it must not be pushed any more when they are popped.
+	 */
+	if (s->published != s->next_used) {
+		if (GUEST_CAN_MIGRATE && report(vq) < 0)
+			return VIRTQUEUE_NOT_NOW;
+		show(s, u);
+	}
+	for (; *head < s->num; ++*head) {
+		if (!(*inflight_word(s, *head) & inflight_bit(*head)))
+			continue;
+		got = walk(vq, *head, chain);
+		return got < 0 ? got : 1;
+	}
 	return 0;
 }
 
@@ -419,10 +453,10 @@ virtqueue_notify(struct virtqueue *vq, bool wanted)
 {
 	struct virtqueue_state *s = vq->s;
 	struct vring_avail *avail = available(vq);
-	struct vring_used *u = used(vq);
+	struct vring_used *u = avail != NULL ? used(vq) : NULL;
 
-	if (avail == NULL || u == NULL)
-		return fault(vq, "ring not in guest memory");
+	if (u == NULL)
+		return lack(vq, "ring not in guest memory");
 	if (!HAS(vq, VIRTIO_RING_F_EVENT_IDX))
 		STORE16(&u->flags, wanted ? 0 : VRING_USED_F_NO_NOTIFY);
 	else /* a position before any that can be new is never passed */
@@ -468,12 +502,12 @@ virtqueue_publish(struct virtqueue *vq)
 	if (s->next_used == s->signalled)
 		return 0;
 	avail = available(vq);
-	u = used(vq);
-	if (avail == NULL || u == NULL)
-		return fault(vq, "ring not in guest memory");
+	u = avail != NULL ? used(vq) : NULL;
+	if (u == NULL)
+		return lack(vq, "ring not in guest memory");
 
-	if (GUEST_CAN_MIGRATE)
-		report(vq);
+	if (GUEST_CAN_MIGRATE && report(vq) < 0)
+		return VIRTQUEUE_NOT_NOW;
 	show(s, u);
 	/* As in virtqueue_notify(), with the roles exchanged. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -481,6 +515,16 @@ virtqueue_publish(struct virtqueue *vq)
 		return vring_need_event(
 		    LOAD16(&avail->ring[s->num]), s->published, s->signalled);
 	return !(LOAD16(&avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);
+}
+
+void
+virtqueue_keep(struct virtqueue *vq)
+{
+	uint32_t num = vq->s->num;
+
+	guest_keep(vq->guest, descriptors(vq), num * sizeof(struct vring_desc));
+	guest_keep(vq->guest, available(vq), 6 + 2 * num);
+	guest_keep(vq->guest, used(vq), 6 + 8 * num);
 }
 
 void

@@ -58,6 +58,9 @@ struct virtqueue_chain {
 	uint16_t readable; /* iovecs */
 	uint16_t writable; /* iovecs */
 	struct iovec *iov; /* the caller's, VIRTQUEUE_NUM_MAX of them */
+	/* The caller's wish: only the last writable byte of the chain. */
+	bool last_byte;
+	bool report; /* virtqueue.c's: no buffer, but guest_wrote() for each */
 };
 
 /*
@@ -74,10 +77,17 @@ void virtqueue_reset(struct virtqueue *vq);
 void virtqueue_place(struct virtqueue *vq, uint64_t start, uint32_t align);
 
 /*
+ * What virtqueue_pop() and others return when guest memory that they need cannot
+ * be mapped now, for which guest_lack() has the reason; nothing was done.
+ */
+#define VIRTQUEUE_NOT_NOW (-2)
+
+/*
  * Make the queue ready with the addresses and size in its state (4.2.2,
  * QueueReady).  'features' are the negotiated feature bits.  0, or -1 with
  * 'fault' set if the size is not a power of two from 2 to VIRTQUEUE_NUM_MAX, or a ring is
- * misaligned or not in guest memory; the queue is not ready then.
+ * misaligned or not in guest memory; the queue is not ready then.  A ring that
+ * cannot be mapped now is judged when it is used.
  */
 int virtqueue_enable(struct virtqueue *vq, uint64_t features);
 
@@ -86,7 +96,8 @@ int virtqueue_enable(struct virtqueue *vq, uint64_t features);
  * moment: bring its bookkeeping to rest.  0, or -1 with 'fault' set if the
  * state makes no sense.  Chains in flight are then to be done again:
  * virtqueue_redo() gives the first one whose head is at least *head, like
- * virtqueue_pop() does, and sets *head.
+ * virtqueue_pop() does, and sets *head.  None must be popped before the last one
+ * is given.
  */
 int virtqueue_adopt(struct virtqueue *vq, uint64_t features);
 int virtqueue_redo(
@@ -95,7 +106,7 @@ int virtqueue_redo(
 /*
  * Take the next available chain into *chain (chain->iov is the caller's).
  * 1: there was one.  0: none.  -1: the driver broke the rules of 2.7, 'fault'
- * says which; nothing was taken.
+ * says which; nothing was taken.  VIRTQUEUE_NOT_NOW.
  */
 int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
 
@@ -103,14 +114,14 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
  * Ask the driver to notify when it makes the next chain available, or (on
  * false) to not bother because we look ourselves (2.7.7, 2.7.10).  1: a chain
  * has become available meanwhile, for which no notification may come.  0: none has.
- * -1: fault.
+ * -1: fault.  VIRTQUEUE_NOT_NOW.
  */
 int virtqueue_notify(struct virtqueue *vq, bool wanted);
 
 /*
  * Return chain 'head', of which the first 'len' bytes of the writable part were
  * written (2.7.8).  The driver does not see it before virtqueue_publish().
- * 0, or -1 on fault.
+ * 0, or -1 on fault.  The rings have been mapped since the chain was taken.
  */
 int virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
 
@@ -122,5 +133,10 @@ int virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
  */
 int virtqueue_publish(struct virtqueue *vq);
 void virtqueue_signalled(struct virtqueue *vq);
+
+/*
+ * Keep the rings mapped (guest_keep()): for as long as a chain is in flight.
+ */
+void virtqueue_keep(struct virtqueue *vq);
 
 #endif

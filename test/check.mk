@@ -20,6 +20,7 @@ check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/load \
                      test/trace test/fake_log
 check_vdisk       := test/child test/fake_xen test/driver
+check_memory      := $(check_vdisk)
 check_kill        := test/child test/fake_xen test/driver test/load
 check_sandbox     := sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
@@ -84,7 +85,7 @@ $(BUILD)/test/check_host $(BUILD)/test/check_disk: | $(PROGRAM) $(FAKE_XEN_LIBS)
 $(FAKE_XEN_LIBS): $(BUILD)/test/lib/libfakexen.so
 	@ln -sf libfakexen.so $@
 
-$(BUILD)/test/check_vdisk $(BUILD)/test/check_kill: | $(PROGRAM) $(FAKE_XEN_LIBS)
+$(addprefix $(BUILD)/test/,check_vdisk check_memory check_kill): | $(PROGRAM) $(FAKE_XEN_LIBS)
 
 check:
 	@test/packages.sh

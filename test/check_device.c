@@ -152,7 +152,7 @@ setup(void)
 	fake_xen_start(DOMID, VCPUS, RAM, RAM);
 	blk = blk_open(&logger.logger, path, 0, "serial 1");
 	ck_assert_ptr_nonnull(blk);
-	guest = guest_open(&logger.logger, DOMID);
+	guest = guest_open(&logger.logger, DOMID, GUEST_LIMIT_DEFAULT);
 	ck_assert_ptr_nonnull(guest);
 	io = ioreq_open(&logger.logger, &config);
 	ck_assert_ptr_nonnull(io);

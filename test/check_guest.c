@@ -21,7 +21,7 @@
 #define LOW   FAKE_XEN_LOW
 #define HIGH  FAKE_XEN_HIGH
 #define PAGE  FAKE_XEN_PAGE
-#define MIB   (1 << 20)
+#define MIB   (1ULL << 20)
 #define BANK  (16 * MIB)
 
 /* Where one call's worth of pages could end, whatever guest.c has chosen. */
@@ -47,7 +47,7 @@ setup(void)
 {
 	fake_xen_start(DOMID, 1, BANK, BANK);
 	fake_log_init(&logger);
-	guest = guest_open(&logger.logger, DOMID);
+	guest = guest_open(&logger.logger, DOMID, GUEST_LIMIT_DEFAULT);
 	ck_assert_ptr_nonnull(guest);
 }
 
@@ -155,9 +155,9 @@ START_TEST(beyond_the_window_there_is_no_pointer_and_no_call)
 }
 END_TEST
 
-START_TEST(memory_may_be_anywhere_in_40_bits)
+START_TEST(memory_may_be_anywhere_in_46_bits)
 {
-	const uint64_t end = UINT64_C(1) << 40;
+	const uint64_t end = UINT64_C(1) << 46;
 
 	if (mmap(NULL, end, PROT_NONE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
@@ -173,10 +173,14 @@ END_TEST
 
 START_TEST(nothing_is_needed_for_no_bytes)
 {
+	unsigned calls;
+
 	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, 1));
 	ck_assert_ptr_nonnull(guest_ptr(guest, LOW + 1, 0));
+	calls = fake_xen_calls(XC_MAP2);
+	ck_assert_ptr_nonnull(guest_ptr(guest, HIGH, 0));
 	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX, 0));
-	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 1);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), calls);
 }
 END_TEST
 
@@ -238,7 +242,7 @@ START_TEST(a_page_that_fails_leaves_its_neighbours_where_they_are)
 	*ours = 0x11;
 	ck_assert_ptr_null(guest_ptr(guest, hole, 1));
 	ck_assert_uint_eq(*ours, 0x11);
-	ck_assert_uint_eq(fake_xen_mapped(0), mapped);
+	mapped = fake_xen_mapped(0);
 	fake_xen_give_page(hole);
 	ck_assert_ptr_nonnull(guest_ptr(guest, hole, 1));
 	ck_assert_uint_eq(*ours, 0x11);
@@ -285,20 +289,23 @@ START_TEST(to_forget_again_and_again_costs_nothing_that_lasts)
 }
 END_TEST
 
-START_TEST(a_call_that_fails_is_made_again_later)
+START_TEST(what_the_host_refuses_is_lacking_now_and_there_later)
 {
-	fake_xen_fail(XC_MAP2, 1, ENOMEM);
-	ck_assert_ptr_null(guest_ptr(guest, LOW, 1));
-	ck_assert_uint_eq(fake_xen_mapped(0), 0);
-	ck_assert(shared(LOW));
-	/* In a part of which something is mapped already: */
-	fake_xen_take_page(LOW + SEAM);
-	ck_assert(shared(LOW + SEAM + PAGE));
-	fake_xen_give_page(LOW + SEAM);
-	fake_xen_fail(XC_MAP2, 1, ENOMEM);
+	fake_xen_set_room(1);
+	ck_assert(shared(LOW)); /* a page at a time, if there is no more room */
+	ck_assert_ptr_null(guest_ptr(guest, LOW + PAGE, 1));
+	ck_assert_int_eq(guest_lack(guest), GUEST_HOST);
 	ck_assert_ptr_null(guest_ptr(guest, LOW + SEAM, 1));
-	ck_assert(shared(LOW + SEAM + PAGE));
+	ck_assert_int_eq(guest_lack(guest), GUEST_HOST);
+	ck_assert_ptr_null(guest_ptr(guest, LOW - 1, 1));
+	ck_assert_int_eq(guest_lack(guest), GUEST_HOST); /* nobody can tell */
+	ck_assert(shared(LOW));
+	fake_xen_set_room(UINT64_MAX);
+	ck_assert(shared(LOW + PAGE));
 	ck_assert(shared(LOW + SEAM));
+	ck_assert_ptr_null(guest_ptr(guest, LOW - 1, 1));
+	ck_assert_int_eq(guest_lack(guest), GUEST_ABSENT);
+	ck_assert_uint_eq(logger.lines, 1);
 }
 END_TEST
 
@@ -354,7 +361,7 @@ END_TEST
 START_TEST(without_xen_opening_fails_with_a_line)
 {
 	fake_xen_fail(XC_FOREIGNMEMORY_OPEN, 1, ENOENT);
-	ck_assert_ptr_null(guest_open(&logger.logger, DOMID));
+	ck_assert_ptr_null(guest_open(&logger.logger, DOMID, 0));
 	ck_assert_uint_eq(logger.lines, 1);
 }
 END_TEST
@@ -370,7 +377,7 @@ write_pages(uint64_t gpa, unsigned n)
 	ck_assert_ptr_nonnull(p);
 	for (unsigned i = 0; i < n; i++)
 		p[i * PAGE + PAGE / 2]++;
-	guest_wrote(guest, p + PAGE / 2, (size_t)(n - 1) * PAGE + 1);
+	guest_wrote(guest, gpa + PAGE / 2, (size_t)(n - 1) * PAGE + 1);
 }
 
 static unsigned
@@ -442,6 +449,230 @@ START_TEST(of_a_guest_that_is_gone_nothing_is_reported_or_said)
 }
 END_TEST
 
+/* A guest of which no more than 'limit' bytes may be mapped. */
+static void
+reopen(uint64_t limit)
+{
+	fake_xen_start(DOMID, 1, 4 * BANK, BANK);
+	guest = guest_open(&logger.logger, DOMID, limit);
+	ck_assert_ptr_nonnull(guest);
+}
+
+START_TEST(memory_that_is_not_there_takes_no_room)
+{
+	unsigned i;
+
+	/* Two calls at most for each, of one page. */
+	fake_xen_set_room(1);
+	for (i = 0; i < 50000; i++) {
+		ck_assert_ptr_null(
+		    guest_ptr(guest, HIGH + BANK + (uint64_t)i * SEAM, PAGE));
+		ck_assert_int_eq(guest_lack(guest), GUEST_ABSENT);
+	}
+	ck_assert_uint_le(fake_xen_calls(XC_MAP2), 2 * i);
+	ck_assert_uint_eq(fake_xen_foreign(), 0);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+/* What the guest has of LOW to LOW + SEAM, as ranges of pages. */
+static const struct {
+	unsigned from, to;
+} sparse[][3] = {
+    {{7, 8}},
+    {{511, 512}},
+    {{0, 1}, {511, 512}},
+    {{0, 100}, {200, 210}, {300, 512}},
+    {{3, 5}, {8, 11}, {13, 20}},
+    {{16, 32}, {64, 80}, {81, 97}},
+    {{0, 511}},
+};
+
+START_TEST(a_guest_with_holes_takes_no_more_room_than_it_has_pages)
+{
+	unsigned pages = 0, calls, i, page, pass;
+	bool has[512] = {false};
+
+	for (i = 0; i < 3; i++)
+		for (page = sparse[_i][i].from; page < sparse[_i][i].to; page++)
+			has[page] = ++pages;
+	for (page = 0; page < 512; page++)
+		if (!has[page])
+			fake_xen_take_page(LOW + page * PAGE);
+	for (pass = 0; pass < 2; pass++) {
+		calls = fake_xen_calls(XC_MAP2);
+		for (page = 0; page < 512; page++)
+			if (has[page])
+				ck_assert(shared(LOW + page * PAGE));
+		ck_assert_uint_eq(fake_xen_foreign(), pages);
+	}
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), calls);
+	/* Nor does it by asking for what it has not. */
+	for (page = 0; page < 512; page++)
+		ck_assert(has[page] ==
+			  (guest_ptr(guest, LOW + page * PAGE, PAGE) != NULL));
+	ck_assert_uint_eq(fake_xen_foreign(), pages);
+}
+END_TEST
+
+START_TEST(no_more_is_mapped_than_the_limit)
+{
+	const uint64_t limit = _i == 0 ? 16 * MIB : 8 * MIB; /* the least */
+	uint64_t at = 0, last = UINT64_MAX;
+	unsigned lacked = 0, i;
+
+	reopen(_i == 0 ? limit : 0);
+	fake_xen_set_room(UINT64_MAX);
+	srandom(1);
+	for (i = 0; i < 20000; i++) {
+		if (last != at)
+			at =
+			    LOW + (uint64_t)random() % (4 * BANK / PAGE) * PAGE;
+		if (guest_ptr(guest, at, PAGE) == NULL) {
+			ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
+			ck_assert(
+			    last != at); /* there is room after the call */
+			ck_assert(guest_reclaim(guest));
+			last = at;
+			lacked++;
+			continue;
+		}
+		ck_assert(shared(at));
+		last = UINT64_MAX;
+	}
+	ck_assert_uint_gt(lacked, 0);
+	/* One more to look with. */
+	ck_assert_uint_le(fake_xen_foreign_max(), limit / PAGE + 1);
+	ck_assert_uint_gt(fake_xen_foreign_max(), limit / PAGE / 2);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
+START_TEST(what_is_kept_or_was_used_stays_when_memory_is_given_back)
+{
+	uint8_t *kept, *used;
+	unsigned i, chunk = 2;
+
+	reopen(8 * MIB);
+	kept = guest_ptr(guest, LOW + 5 * PAGE, PAGE);
+	ck_assert_ptr_nonnull(kept);
+	*kept = 0x33;
+	for (i = 0; i < 2000; i++) {
+		used = guest_ptr(guest, LOW + SEAM, PAGE);
+		ck_assert_ptr_nonnull(used);
+		if (guest_ptr(guest, LOW + chunk * SEAM + i % 512 * PAGE,
+			PAGE) == NULL) {
+			guest_keep(guest, kept, PAGE);
+			guest_keep(guest, &i, sizeof(i)); /* not the guest's */
+			guest_keep(guest, NULL, 8);
+			ck_assert(guest_reclaim(guest));
+			/* It is still there, without a call. */
+			ck_assert_uint_eq(*kept, 0x33);
+		}
+		chunk = 2 + (chunk + 1) % 28;
+	}
+	i = fake_xen_calls(XC_MAP2);
+	ck_assert_ptr_eq(guest_ptr(guest, LOW + 5 * PAGE, PAGE), kept);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), i);
+	ck_assert(shared(LOW + 5 * PAGE));
+}
+END_TEST
+
+START_TEST(if_all_is_kept_nothing_is_given_back)
+{
+	char *p;
+
+	reopen(8 * MIB);
+	p = guest_ptr(guest, LOW, 7 * MIB);
+	ck_assert_ptr_nonnull(p);
+	ck_assert_ptr_null(guest_ptr(guest, LOW + 8 * MIB, 2 * MIB));
+	ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
+	guest_keep(guest, p, 7 * MIB);
+	/* Of the rest, there is what was mapped of the second. */
+	guest_reclaim(guest);
+	guest_keep(guest, p, 7 * MIB);
+	ck_assert(!guest_reclaim(guest));
+	for (unsigned i = 0; i < 7 * MIB; i += PAGE)
+		p[i] = 1;
+	ck_assert(guest_reclaim(guest));
+	ck_assert_ptr_nonnull(guest_ptr(guest, LOW + 8 * MIB, 2 * MIB));
+}
+END_TEST
+
+START_TEST(what_is_larger_than_the_limit_is_never_mapped)
+{
+	reopen(8 * MIB);
+	ck_assert_ptr_null(guest_ptr(guest, LOW, 9 * MIB));
+	ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
+	guest_forget(guest);
+	ck_assert_ptr_null(guest_ptr(guest, LOW, 9 * MIB));
+	ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
+	guest_forget(guest);
+	ck_assert_uint_eq(fake_xen_foreign(), 0);
+	ck_assert(shared(LOW));
+	ck_assert_uint_le(fake_xen_foreign_max(), 8 * MIB / PAGE + 1);
+}
+END_TEST
+
+START_TEST(where_the_host_refuses_it_gets_some_back_for_others)
+{
+	uint64_t before;
+
+	reopen(32 * MIB);
+	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, 24 * MIB));
+	before = fake_xen_foreign();
+	fake_xen_set_room(before);
+	ck_assert_ptr_null(guest_ptr(guest, HIGH, 1));
+	ck_assert_int_eq(guest_lack(guest), GUEST_HOST);
+	ck_assert(guest_reclaim(guest));
+	ck_assert_uint_le(fake_xen_foreign(), before - before / 4);
+	ck_assert(shared(HIGH));
+	ck_assert_uint_eq(logger.lines, 1);
+}
+END_TEST
+
+START_TEST(scattered_pages_of_one_request_fit_the_least_limit)
+{
+	unsigned i;
+
+	/* 254 segments across page boundaries, each pair in its own chunk. */
+	reopen(0);
+	fake_xen_endless(UINT64_C(1) << 39);
+	for (i = 0; i < 254; i++)
+		if (guest_ptr(guest, (UINT64_C(1) << 39) + i * SEAM + 2048,
+			PAGE) == NULL)
+			break;
+	if (i < 254) { /* as device.c does when nothing is in flight */
+		ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
+		guest_forget(guest);
+	}
+	for (i = 0; i < 254; i++)
+		ck_assert_ptr_nonnull(guest_ptr(
+		    guest, (UINT64_C(1) << 39) + i * SEAM + 2048, PAGE));
+}
+END_TEST
+
+START_TEST(two_hundred_gigabytes_can_be_used)
+{
+	const uint64_t from = UINT64_C(64) << 30, len = UINT64_C(200) << 30;
+	uint64_t at;
+
+	reopen(len);
+	fake_xen_endless(from);
+	for (at = from; at < from + len; at += SEAM) {
+		if (guest_ptr(guest, at + SEAM - PAGE, PAGE) != NULL)
+			continue;
+		ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
+		ck_assert(guest_reclaim(guest));
+		ck_assert_ptr_nonnull(guest_ptr(guest, at, PAGE));
+	}
+	ck_assert_uint_gt(guest_mapped(guest), UINT64_C(1) << 28);
+	guest_forget(guest);
+	ck_assert_uint_eq(fake_xen_foreign(), 0);
+	ck_assert_uint_eq(logger.lines, 0);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -456,7 +687,7 @@ main(void)
 	tcase_add_test(tc, outside_memory_there_is_no_pointer);
 	tcase_add_test(tc, an_overflowing_range_has_no_pointer);
 	tcase_add_test(tc, beyond_the_window_there_is_no_pointer_and_no_call);
-	tcase_add_test(tc, memory_may_be_anywhere_in_40_bits);
+	tcase_add_test(tc, memory_may_be_anywhere_in_46_bits);
 	tcase_add_test(tc, nothing_is_needed_for_no_bytes);
 	tcase_add_test(tc, a_page_is_mapped_once);
 	tcase_add_test(tc, a_hole_has_no_pointer_and_its_neighbours_have);
@@ -466,7 +697,8 @@ main(void)
 	tcase_add_test(tc, to_forget_unmaps_everything);
 	tcase_add_test(tc, after_forgetting_the_new_page_is_used);
 	tcase_add_test(tc, to_forget_again_and_again_costs_nothing_that_lasts);
-	tcase_add_test(tc, a_call_that_fails_is_made_again_later);
+	tcase_add_test(
+	    tc, what_the_host_refuses_is_lacking_now_and_there_later);
 	tcase_add_test(tc, a_failed_call_leaves_no_gap_in_the_window);
 	tcase_add_loop_test(
 	    tc, memory_that_cannot_be_unmapped_is_the_end, 0, 2);
@@ -477,5 +709,17 @@ main(void)
 	    tc, a_page_that_cannot_be_reported_keeps_no_other_from_it);
 	tcase_add_test(tc, of_a_guest_that_is_gone_nothing_is_reported_or_said);
 	tcase_add_test(tc, without_xen_opening_fails_with_a_line);
+	tcase_add_test(tc, memory_that_is_not_there_takes_no_room);
+	tcase_add_loop_test(tc,
+	    a_guest_with_holes_takes_no_more_room_than_it_has_pages, 0,
+	    sizeof(sparse) / sizeof(sparse[0]));
+	tcase_add_loop_test(tc, no_more_is_mapped_than_the_limit, 0, 2);
+	tcase_add_test(
+	    tc, what_is_kept_or_was_used_stays_when_memory_is_given_back);
+	tcase_add_test(tc, if_all_is_kept_nothing_is_given_back);
+	tcase_add_test(tc, what_is_larger_than_the_limit_is_never_mapped);
+	tcase_add_test(tc, where_the_host_refuses_it_gets_some_back_for_others);
+	tcase_add_test(tc, scattered_pages_of_one_request_fit_the_least_limit);
+	tcase_add_test(tc, two_hundred_gigabytes_can_be_used);
 	return cases_run(s);
 }

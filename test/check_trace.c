@@ -247,7 +247,7 @@ open_device(void)
 	    r.t.read_only ? DISK_READ_ONLY : 0, r.t.serial);
 	ck_assert_msg(r.blk != NULL, "%s", r.log.last);
 	close(fd);
-	r.guest = guest_open(&r.log.logger, DOMID);
+	r.guest = guest_open(&r.log.logger, DOMID, GUEST_LIMIT_DEFAULT);
 	ck_assert_msg(r.guest != NULL, "%s", r.log.last);
 	r.io = ioreq_open(&r.log.logger, &config);
 	ck_assert_msg(r.io != NULL, "%s", r.log.last);

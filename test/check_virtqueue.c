@@ -720,6 +720,44 @@ START_TEST(a_descriptor_table_that_goes_away_is_a_fault_not_a_crash)
 }
 END_TEST
 
+START_TEST(a_ring_that_cannot_be_mapped_now_is_judged_when_it_is_used)
+{
+	uint64_t gpa;
+
+	rings(4);
+	gpa = (const uint64_t[]){
+	    drv.avail_gpa, drv.desc_gpa, drv.used_gpa}[_i % 3];
+	fake_guest_hole(guest, gpa, 1);
+	fake_guest_shortage(guest, GUEST_HOST);
+	ck_assert_int_eq(virtqueue_enable(&vq, 0), 0);
+	/* If one of the others is not there at all, that is a fault. */
+	fake_guest_shortage(guest, GUEST_ABSENT);
+	expect_fault(virtqueue_enable(&vq, 0));
+}
+END_TEST
+
+START_TEST(only_the_last_writable_byte_of_a_chain_is_looked_up_if_so_wished)
+{
+	uint64_t status = buf + 9 * FAKE_GUEST_PAGE + 5;
+
+	start(4, INDIRECT);
+	fake_driver_desc(&table()[0], buf, 16, NEXT, 1);
+	fake_driver_desc(&table()[1], buf + 100, 700, WRITE | NEXT, 2);
+	fake_driver_desc(&table()[2], status - 15, 16, WRITE | NEXT, 3);
+	fake_driver_desc(&table()[3], buf + 20, 0, WRITE, 0);
+	fake_driver_desc(&drv.desc[1], tables, 64, TABLE, 0);
+	fake_driver_offer(&drv, 1);
+	fake_guest_hole(guest, buf + 10 * FAKE_GUEST_PAGE, 1);
+	chain.last_byte = true;
+	pop_expecting(1);
+	ck_assert_uint_eq(chain.readable, 0);
+	ck_assert_uint_eq(chain.writable, 1);
+	ck_assert_ptr_eq(chain.iov[0].iov_base, fake_guest_at(guest, status));
+	ck_assert_uint_eq(chain.iov[0].iov_len, 1);
+	chain.last_byte = false;
+}
+END_TEST
+
 START_TEST(positions_go_on_past_65535)
 {
 	struct vring_used_elem e;
@@ -1334,6 +1372,7 @@ START_TEST(a_chain_that_the_driver_saw_before_we_noted_it_may_come_again)
 	expect_used(4);
 	offer_simple(4);
 	succeed_at_rest(0);
+	expect_redone(NULL, 0);
 	/* The successor takes it, and is killed before it has noted more. */
 	pop_expecting(4);
 	succeed_at_rest(1);
@@ -1341,6 +1380,60 @@ START_TEST(a_chain_that_the_driver_saw_before_we_noted_it_may_come_again)
 	complete(4, 0);
 	expect_used(4);
 	succeed_at_rest(0);
+}
+END_TEST
+
+/*
+ * An indirect chain is available, of two buffers, and what 'i' names cannot be
+ * mapped now: it is at the address that is returned.
+ */
+static uint64_t
+offer_lacking(int i)
+{
+	fake_driver_desc(&table()[0], buf, 16, NEXT, 1);
+	fake_driver_desc(&table()[1], buf + 8 * FAKE_GUEST_PAGE, 512, WRITE, 0);
+	fake_driver_desc(&drv.desc[2], tables, 32, TABLE, 0);
+	fake_driver_offer(&drv, 2);
+	fake_guest_shortage(guest, i < 6 ? GUEST_HOST : GUEST_OVER_LIMIT);
+	return (const uint64_t[]){drv.avail_gpa, drv.desc_gpa, drv.used_gpa,
+	    tables, buf, buf + 8 * FAKE_GUEST_PAGE}[i % 6];
+}
+
+START_TEST(what_cannot_be_mapped_now_leaves_a_chain_to_be_taken_later)
+{
+	struct virtqueue_state before;
+	uint64_t gpa;
+
+	start(4, INDIRECT);
+	gpa = offer_lacking(_i);
+	fake_guest_hole(guest, gpa, 1);
+	before = state;
+	ck_assert_int_eq(virtqueue_pop(&vq, &chain), VIRTQUEUE_NOT_NOW);
+	ck_assert_mem_eq(&state, &before, sizeof(state));
+	fake_guest_fill(guest, gpa, 1);
+	pop_expecting(2);
+	ck_assert_uint_eq(chain.readable, 1);
+	ck_assert_uint_eq(chain.writable, 1);
+	/* In flight, and another process takes over. */
+	fake_guest_hole(guest, gpa, 1);
+	succeed_at_rest(1);
+	if (_i % 6 != 0) {
+		uint32_t head = 0;
+
+		ck_assert_int_eq(
+		    virtqueue_redo(&vq, &head, &chain), VIRTQUEUE_NOT_NOW);
+		fake_guest_fill(guest, gpa, 1);
+		ck_assert_int_eq(virtqueue_redo(&vq, &head, &chain), 1);
+		ck_assert_uint_eq(chain.head, 2);
+	}
+	fake_guest_fill(guest, gpa, 1);
+	ck_assert_int_eq(virtqueue_push(&vq, 2, 512), 0);
+	fake_guest_hole(guest, drv.avail_gpa, 1);
+	ck_assert_int_eq(virtqueue_notify(&vq, true), VIRTQUEUE_NOT_NOW);
+	ck_assert_int_eq(virtqueue_publish(&vq), VIRTQUEUE_NOT_NOW);
+	ck_assert_uint_eq(drv.used->idx, 0);
+	fake_guest_fill(guest, drv.avail_gpa, 1);
+	ck_assert_int_eq(virtqueue_publish(&vq), 1);
 }
 END_TEST
 
@@ -1514,6 +1607,12 @@ main(void)
 	tcase_add_test(tc, a_misaligned_ring_is_a_fault);
 	tcase_add_test(tc, a_ring_aligned_as_little_as_allowed_is_taken);
 	tcase_add_test(tc, a_ring_in_a_hole_is_a_fault);
+	tcase_add_loop_test(tc,
+	    what_cannot_be_mapped_now_leaves_a_chain_to_be_taken_later, 0, 12);
+	tcase_add_loop_test(tc,
+	    a_ring_that_cannot_be_mapped_now_is_judged_when_it_is_used, 0, 3);
+	tcase_add_test(tc,
+	    only_the_last_writable_byte_of_a_chain_is_looked_up_if_so_wished);
 	tcase_add_test(tc, a_ring_that_reaches_into_a_hole_is_a_fault);
 	tcase_add_test(tc, a_queue_enabled_again_starts_from_zero);
 

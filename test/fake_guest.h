@@ -10,9 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FAKE_GUEST_PAGE 4096
+#include "guest.h"
 
-struct guest;
+#define FAKE_GUEST_PAGE 4096
 
 /*
  * A guest whose physical addresses [base, base + size) may be populated; at
@@ -37,6 +37,17 @@ void *fake_guest_at(struct guest *guest, uint64_t gpa);
  */
 void fake_guest_hole(struct guest *guest, uint64_t gpa, size_t len);
 void fake_guest_revoke(struct guest *guest);
+
+/*
+ * Give back the pages that [gpa, gpa + len) touches, as they were.
+ */
+void fake_guest_fill(struct guest *guest, uint64_t gpa, size_t len);
+
+/*
+ * Why there is nothing in a hole from now on: the guest has it not, as at first,
+ * or it cannot be mapped now.
+ */
+void fake_guest_shortage(struct guest *guest, enum guest_lack lack);
 
 /*
  * Calls so far of guest_ptr() and guest_forget().

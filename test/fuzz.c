@@ -417,18 +417,39 @@ guest_ptr(struct guest *g, uint64_t gpa, size_t len)
 }
 
 void
-guest_wrote(struct guest *g, const void *p, size_t len)
+guest_wrote(struct guest *g, uint64_t gpa, uint64_t len)
 {
-	const uint8_t *at = p;
-
-	if (at < g->memory || len > MEMORY || at + len > g->memory + MEMORY)
-		die("what was written is not guest memory");
+	(void)g;
+	(void)gpa;
+	(void)len;
 }
 
 void
 guest_report(struct guest *g)
 {
 	(void)g;
+}
+
+enum guest_lack
+guest_lack(const struct guest *g)
+{
+	(void)g;
+	return GUEST_ABSENT;
+}
+
+bool
+guest_reclaim(struct guest *g)
+{
+	(void)g;
+	return false;
+}
+
+void
+guest_keep(struct guest *g, const void *p, size_t len)
+{
+	(void)g;
+	(void)p;
+	(void)len;
 }
 
 uint64_t
