@@ -362,10 +362,10 @@ static __attribute__((noinline)) void *
 fetch_all(struct guest *guest, uint64_t page, uint64_t gpa, uint64_t end)
 {
 	for (; page << PAGE_BITS < end; page++) {
-		if (!is_present(guest, page) &&
-		    !fetch(guest, page, howmany(end, PAGE_BYTES)))
+		if (is_present(guest, page))
+			guest->chunk[page / CHUNK].used = true;
+		else if (!fetch(guest, page, howmany(end, PAGE_BYTES)))
 			return NULL;
-		guest->chunk[page / CHUNK].used = true;
 	}
 	return guest->window + gpa;
 }
@@ -417,7 +417,7 @@ give_back(struct guest *guest, struct chunk *c)
 }
 
 /*
- * By the CLOCK algorithm: who was used since the last time is spared once.
+ * By the CLOCK algorithm: what was used again since the last time is spared once.
  */
 bool
 guest_reclaim(struct guest *guest)

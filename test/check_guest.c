@@ -551,15 +551,18 @@ END_TEST
 START_TEST(what_is_kept_or_was_used_stays_when_memory_is_given_back)
 {
 	uint8_t *kept, *used;
-	unsigned i, chunk = 2;
+	unsigned i, chunk = 2, calls;
 
 	reopen(8 * MIB);
 	kept = guest_ptr(guest, LOW + 5 * PAGE, PAGE);
 	ck_assert_ptr_nonnull(kept);
 	*kept = 0x33;
+	ck_assert_ptr_nonnull(guest_ptr(guest, LOW + SEAM, PAGE));
 	for (i = 0; i < 2000; i++) {
+		calls = fake_xen_calls(XC_MAP2);
 		used = guest_ptr(guest, LOW + SEAM, PAGE);
 		ck_assert_ptr_nonnull(used);
+		ck_assert_uint_eq(fake_xen_calls(XC_MAP2), calls);
 		if (guest_ptr(guest, LOW + chunk * SEAM + i % 512 * PAGE,
 			PAGE) == NULL) {
 			guest_keep(guest, kept, PAGE);

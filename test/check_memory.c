@@ -24,7 +24,7 @@
 
 #define DOMID 7
 #define MIB   (1ULL << 20)
-#define RAM   (64 * MIB)
+#define RAM   (128 * MIB)
 #define DISK  (64 * MIB)
 #define PAGE  FAKE_XEN_PAGE
 #define CHUNK (2 * MIB)
@@ -126,54 +126,63 @@ START_TEST(a_guest_that_names_memory_it_has_not_takes_no_room)
 }
 END_TEST
 
+enum { PAGES = 48 * MIB / PAGE };
+
 /*
- * Requests of one page each, all over the guest's memory and the disk, with many
- * in flight; what a page holds on the disk is what it holds in memory.
+ * A request of one page, of the disk and of memory, whose header and status are
+ * in another page each; with many in flight.
+ */
+static void
+scattered(uint32_t type, uint64_t sector, uint64_t gpa, uint64_t others)
+{
+	static unsigned n;
+	uint64_t hdr = others + n * 7 % PAGES * PAGE;
+	uint64_t status = others + (n * 13 + 5000) % PAGES * PAGE + 64;
+	const struct driver_buf buf[] = {{hdr, 16, false},
+	    {gpa, PAGE, type == VIRTIO_BLK_T_IN}, {status, 1, true}};
+	struct virtio_blk_outhdr *h = fake_xen_ram(hdr);
+	int head;
+
+	n++;
+	*h = (struct virtio_blk_outhdr){.type = type, .sector = sector};
+	*(uint8_t *)fake_xen_ram(status) = 0xff;
+	head = driver_add(&drv, buf, 3);
+	drv.status[head] = status;
+	driver_kick(&drv);
+	driver_patience(&drv);
+	while (drv.inflight >= 32)
+		if (driver_interrupt(&drv) == 0)
+			driver_wait(&drv);
+}
+
+/*
+ * All over the guest's memory and the disk.
  */
 static void
 scatter(unsigned requests)
 {
-	enum { PAGES = 48 * MIB / PAGE, DEPTH = 32 };
 	uint64_t gpa = driver_pattern(&drv, 48 * MIB, 1), p;
-	unsigned i;
+	uint64_t others = driver_alloc(&drv, 48 * MIB, PAGE);
 
 	srandom(2);
-	for (i = 0; i < requests; i++) {
+	for (unsigned i = 0; i < requests; i++) {
 		p = random() % PAGES;
-		/* What is read is the same, or was never written. */
-		driver_request(
-		    &drv, VIRTIO_BLK_T_OUT, p * 8, gpa + p * PAGE, PAGE);
-		driver_kick(&drv);
-		while (drv.inflight >= DEPTH)
-			if (driver_interrupt(&drv) == 0)
-				driver_wait(&drv);
+		scattered(VIRTIO_BLK_T_OUT, p * 8, gpa + p * PAGE, others);
 	}
+	for (p = 0; p < PAGES; p++)
+		scattered(VIRTIO_BLK_T_OUT, p * 8, gpa + p * PAGE, others);
 	driver_drain(&drv);
-	for (p = 0; p < PAGES; p++) {
-		driver_request(
-		    &drv, VIRTIO_BLK_T_OUT, p * 8, gpa + p * PAGE, PAGE);
-		driver_kick(&drv);
-		while (drv.inflight >= DEPTH)
-			if (driver_interrupt(&drv) == 0)
-				driver_wait(&drv);
-	}
-	driver_drain(&drv);
-	for (i = 0; i < 48; i++)
+	for (unsigned i = 0; i < 48; i++)
 		ck_assert(
 		    driver_in_file(file, i * MIB / 512, gpa + i * MIB, MIB));
 	memset(fake_xen_ram(gpa), 0, 48 * MIB);
-	for (p = 0; p < PAGES; p++) {
-		driver_request(&drv, VIRTIO_BLK_T_IN, p * 8,
-		    gpa + (p * 7919 % PAGES) * PAGE, PAGE);
-		driver_kick(&drv);
-		while (drv.inflight >= DEPTH)
-			if (driver_interrupt(&drv) == 0)
-				driver_wait(&drv);
-	}
+	for (p = 0; p < PAGES; p++)
+		scattered(VIRTIO_BLK_T_IN, p * 8, gpa + p * 7919 % PAGES * PAGE,
+		    others);
 	driver_drain(&drv);
 	for (p = 0; p < PAGES; p++)
 		ck_assert(driver_in_file(
-		    file, p * 8, gpa + (p * 7919 % PAGES) * PAGE, PAGE));
+		    file, p * 8, gpa + p * 7919 % PAGES * PAGE, PAGE));
 }
 
 START_TEST(more_memory_than_the_limit_can_be_used_and_all_is_right)
