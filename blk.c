@@ -30,11 +30,9 @@
  * The largest range discarded or zeroed, in sectors: 1 GiB is quickly given
  * back even in many pieces, but zeros may have to be written.
  */
-#define DISCARD_MAX (UINT32_C(1) << 21)
-#define ZEROES_MAX  (UINT32_C(1) << 17)
-
-/* ... and one that is discarded while all else waits: 32 MiB. */
-#define DISCARD_ONLY_MAX (UINT32_C(1) << 16)
+#define DISCARD_MAX	 (UINT32_C(1) << 21)
+#define ZEROES_MAX	 (UINT32_C(1) << 17)
+#define DISCARD_ONLY_MAX (UINT32_C(1) << 16) /* all else waits meanwhile */
 
 /* What the host can do with a range in place of writing to it. */
 #define MAKE_HOLE  (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
@@ -331,9 +329,6 @@ finish_write(struct blk *blk, struct blk_req *req)
 		flush(blk, req);
 }
 
-/*
- * Go on with the next range.
- */
 static void
 next_range(struct blk *blk, struct blk_req *req)
 {
@@ -607,16 +602,10 @@ blk_fd(const struct blk *blk)
 	return engine_fd(blk->engine);
 }
 
-int
-blk_disk_fd(const struct blk *blk)
+const struct disk *
+blk_disk(const struct blk *blk)
 {
-	return blk->disk.fd;
-}
-
-int
-blk_sync_fd(const struct blk *blk)
-{
-	return blk->disk.sync;
+	return &blk->disk;
 }
 
 bool

@@ -17,6 +17,7 @@
 
 struct xentoollog_logger;
 struct blk;
+struct disk;
 
 /*
  * Requests that can be in flight, memory segments of one request, and ranges of
@@ -151,20 +152,11 @@ unsigned blk_inflight(const struct blk *blk);
  */
 int blk_fd(const struct blk *blk);
 
-/* The descriptors of the disk: for I/O, and for fdatasync(). */
-int blk_disk_fd(const struct blk *blk);
-int blk_sync_fd(const struct blk *blk);
+/* The disk. */
+const struct disk *blk_disk(const struct blk *blk);
 
-/*
- * Keep 'fd' open until the last I/O is over, even if this process is killed
- * before.  False on failure, which has been logged.
- */
+/* See engine_retain() and engine_close(), after which all is over. */
 bool blk_retain(struct blk *blk, int fd);
-
-/*
- * The end: wait for what is under way, and let go of the disk and of 'fd' at
- * once, not only when Linux comes to it.
- */
 void blk_close(struct blk *blk);
 
 #endif

@@ -21,9 +21,8 @@
  * does not know, would hand each operation to a thread, which costs more than
  * the operation; so they are done at once.  What is cached io_uring does at once
  * as well, and to start what is not takes it time.  So of either only so much is
- * done before the vCPUs are looked after again.  At once is also done, though
- * it may take longer then, what io_uring cannot do because the host is short of
- * something.
+ * done before the vCPUs are looked after again.  What io_uring cannot do since
+ * the host is short of something is done at once, too, however long that takes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -412,17 +411,14 @@ complete_flushes(struct engine *engine, int error)
 static bool
 bounce(struct engine *engine, const struct engine_op *op)
 {
-	if (engine->in_memory || op->buffer != NULL)
-		return false;
-	if (engine->buffers == NULL)
+	if (engine->buffers == NULL && !engine->in_memory)
 		engine->buffers = aligned_alloc(PAGE, BUFFERS);
 	engine->bounce = engine->buffers != NULL;
-	return engine->bounce;
+	return engine->bounce && op->buffer == NULL;
 }
 
 /*
- * The host has no memory even for what we do ourselves.  Whether to wait, since
- * that passes.
+ * The host has no memory even for what we do ourselves: whether to wait.
  */
 static bool
 wait_for_memory(struct engine *engine)
@@ -507,11 +503,9 @@ start_waiting(struct engine *engine)
 {
 	struct engine_op *op;
 
-	while (
-	    (op = STAILQ_FIRST(&engine->waiting)) != NULL && !engine->starved) {
-		if (is_transfer(op) && !admit(engine, op))
-			return;
-		if (op->sync && engine->budget <= 0)
+	while ((op = STAILQ_FIRST(&engine->waiting)) != NULL) {
+		if (engine->starved || (op->sync && engine->budget <= 0) ||
+		    (is_transfer(op) && !admit(engine, op)))
 			return;
 		STAILQ_REMOVE_HEAD(&engine->waiting, link);
 		if (op->sync) {

@@ -420,8 +420,8 @@ drop_rights(struct vdisk *v, const struct options *o)
 	    .user = o->user,
 	    .events = ioreq_fd(v->io),
 	    .uring = blk_fd(v->blk),
-	    .disk = blk_disk_fd(v->blk),
-	    .sync = blk_sync_fd(v->blk),
+	    .disk = blk_disk(v->blk)->fd,
+	    .sync = blk_disk(v->blk)->sync,
 	    .signals = v->signals,
 	};
 
