@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The virtio-blk device behind the queue (virtio 1.2, 5.2).  Owns the judging
- * of requests, and what is to be done for them.  Does not know of rings or
- * guest-physical addresses, nor how the disk is read and written.
+ * The virtio-blk device behind the queue (virtio 1.2, 5.2).  Owns the
+ * validation of requests and the operations that they need.  Does not know of
+ * rings or guest-physical addresses, nor how the disk is read and written.
  *
- * A request that is refused, or needs no I/O, is done when it is submitted;
- * any other is at any time one operation of the engine's.  Either way it comes
- * back through blk_reap().
+ * A request that is invalid or needs no I/O completes when it is submitted; any
+ * other is at any time one operation of the engine's.  Either way it is
+ * returned by blk_reap().
  */
 #include <endian.h>
 #include <errno.h>
@@ -27,16 +27,16 @@
 #define SEG_MAX (BLK_IOVECS - 2)
 
 /*
- * The largest range discarded or zeroed, in sectors: 1 GiB is quickly given
- * back even in many pieces, but zeros may have to be written.
+ * Limits of one range, in sectors: to discard 1 GiB is fast even in many
+ * extents, but zeroes may have to be written.
  */
 #define DISCARD_MAX	 (UINT32_C(1) << 21)
 #define ZEROES_MAX	 (UINT32_C(1) << 17)
 #define DISCARD_ONLY_MAX (UINT32_C(1) << 16) /* all else waits meanwhile */
 
-/* What the host can do with a range in place of writing to it. */
-#define MAKE_HOLE  (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
-#define MAKE_ZEROS (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
+/* Modes of fallocate() for discard and write zeroes. */
+#define PUNCH_HOLE (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define ZERO_RANGE (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
 struct blk {
 	struct disk disk;
@@ -49,10 +49,10 @@ struct blk {
 	struct engine *engine;
 	unsigned inflight; /* submitted and not reaped */
 	struct blk_stats stats;
-	unsigned errors;	/* failed operations since the last message */
-	time_t logged;		/* second of the last message about one */
-	struct engine_ops done; /* without I/O, or after it */
-	struct blk_req *free[BLK_REQS]; /* the last one used comes first */
+	unsigned errors;		/* I/O errors since the last message */
+	time_t logged;			/* second of the last message */
+	struct engine_ops done;		/* completed, not reaped yet */
+	struct blk_req *free[BLK_REQS]; /* a stack, for warm caches */
 	unsigned nfree;
 	struct blk_req req[BLK_REQS];
 };
@@ -61,36 +61,40 @@ static void
 configure(struct blk *blk)
 {
 	const struct disk *d = &blk->disk;
-	uint32_t block = d->logical, discard_max = DISCARD_MAX;
+	uint32_t block = d->logical_block, discard_max = DISCARD_MAX;
 
 	if (d->discard_only)
-		discard_max = MAX(DISCARD_ONLY_MAX, d->hole / SECTOR);
+		discard_max =
+		    MAX(DISCARD_ONLY_MAX, d->discard_granularity / SECTOR);
 	blk->capacity = d->size / SECTOR;
 	blk->config = (struct virtio_blk_config){
 	    .capacity = htole64(blk->capacity),
 	    .seg_max = htole32(SEG_MAX),
 	    .blk_size = htole32(block),
-	    .physical_block_exp = __builtin_ctz(MAX(d->physical / block, 1)),
+	    .physical_block_exp =
+		__builtin_ctz(MAX(d->physical_block / block, 1)),
 	    .alignment_offset = MIN(d->alignment / block, UINT8_MAX),
 	    .min_io_size = htole16(MIN(d->io_min / block, UINT16_MAX)),
 	    .opt_io_size = htole32(d->io_opt / block),
 	    .max_discard_sectors = htole32(discard_max),
 	    .max_discard_seg = htole32(BLK_RANGES),
-	    .discard_sector_alignment = htole32(d->hole / SECTOR),
+	    .discard_sector_alignment =
+		htole32(d->discard_granularity / SECTOR),
 	    .max_write_zeroes_sectors = htole32(ZEROES_MAX),
 	    .max_write_zeroes_seg = htole32(BLK_RANGES),
-	    .write_zeroes_may_unmap = d->hole != 0 && !d->discard_only,
+	    .write_zeroes_may_unmap =
+		d->discard_granularity != 0 && !d->discard_only,
 	};
 }
 
 struct blk *
-blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
+blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
     const char *serial)
 {
 	struct blk *blk = calloc(1, sizeof(*blk));
 
 	if (blk == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
+		xtl_log(log, XTL_ERROR, errno, "vdisk", "out of memory");
 		return NULL;
 	}
 	blk->writeback = true;
@@ -99,7 +103,7 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned how,
 	STAILQ_INIT(&blk->done);
 	while (blk->nfree < BLK_REQS)
 		blk_put(blk, &blk->req[blk->nfree]);
-	if (!disk_open(&blk->disk, log, path, how))
+	if (!disk_open(&blk->disk, log, path, flags))
 		return NULL;
 	configure(blk);
 	blk->engine = engine_open(&blk->disk, BLK_REQS);
@@ -115,7 +119,7 @@ blk_config(const struct blk *blk)
 static bool
 can_discard(const struct blk *blk)
 {
-	return !blk->disk.read_only && blk->disk.hole != 0;
+	return !blk->disk.read_only && blk->disk.discard_granularity != 0;
 }
 
 uint64_t
@@ -136,12 +140,12 @@ blk_resize(struct blk *blk)
 {
 	uint64_t was = blk->capacity;
 
-	if (!disk_measure(&blk->disk))
+	if (!disk_update_size(&blk->disk))
 		return;
 	blk->capacity = blk->disk.size / SECTOR;
 	blk->config.capacity = htole64(blk->capacity);
 	xtl_log(blk->disk.log, XTL_NOTICE, -1, "vdisk",
-	    "%s has %llu sectors, and had %llu", blk->disk.path,
+	    "%s has %llu sectors, previously %llu", blk->disk.path,
 	    (unsigned long long)blk->capacity, (unsigned long long)was);
 }
 
@@ -201,11 +205,11 @@ blk_put(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * Take 'len' bytes off the front of the readable buffers, into 'to'.  False if
- * there are not as many.
+ * Copy 'len' bytes from the front of the iovecs to 'to' and advance them.
+ * False if they are shorter.
  */
 static bool
-take_front(struct iovec *iov, unsigned n, void *to, size_t len)
+iov_pull(struct iovec *iov, unsigned n, void *to, size_t len)
 {
 	char *p = to;
 
@@ -222,11 +226,11 @@ take_front(struct iovec *iov, unsigned n, void *to, size_t len)
 }
 
 /*
- * Take the last byte of the writable buffers: NULL if there is none.  A buffer
- * that held nothing else is gone then.
+ * Remove the last byte of the writable iovecs, the status byte, and an iovec
+ * that becomes empty.  NULL if there is none.
  */
 static uint8_t *
-take_status(struct iovec *iov, uint16_t *n)
+iov_pop_status(struct iovec *iov, uint16_t *n)
 {
 	struct iovec *last;
 
@@ -241,7 +245,7 @@ take_status(struct iovec *iov, uint16_t *n)
 }
 
 static uint64_t
-total(const struct iovec *iov, unsigned n)
+iov_size(const struct iovec *iov, unsigned n)
 {
 	uint64_t sum = 0;
 
@@ -251,7 +255,7 @@ total(const struct iovec *iov, unsigned n)
 }
 
 /*
- * Write the device's name to the guest, as much of it as there is room for.
+ * VIRTIO_BLK_T_GET_ID: copy the serial to the guest, truncated to its buffer.
  */
 static void
 get_id(const struct blk *blk, struct engine_op *op)
@@ -266,36 +270,39 @@ get_id(const struct blk *blk, struct engine_op *op)
 }
 
 /*
- * The request has come to its end with 'status' (5.2.6).
+ * Complete the request with 'status' (5.2.6).
  */
 static void
-finish(struct blk *blk, struct blk_req *req, uint8_t status)
+complete_req(struct blk *blk, struct blk_req *req, uint8_t status)
 {
-	uint64_t filled = req->op.what == ENGINE_READ ? req->op.done : 0;
+	uint64_t filled = req->op.opcode == ENGINE_READ ? req->op.done : 0;
 
 	*req->status = status;
 	blk->stats.requests++;
 	blk->stats.errors += status != VIRTIO_BLK_S_OK;
-	/* The status byte is the last one: it counts if all before it do. */
-	req->written = filled + (filled == req->room);
+	/*
+	 * The status byte is the last one: it counts if all before it were
+	 * written.
+	 */
+	req->written = filled + (filled == req->data_in_len);
 	STAILQ_INSERT_TAIL(&blk->done, &req->op, link);
 }
 
 /*
- * Read or write the data from 'sector' on, if that is all on the disk.
+ * Submit a read or write at 'sector', if it is within the capacity.
  */
 static void
-transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
+submit_rw(struct blk *blk, struct blk_req *req, uint64_t sector)
 {
 	struct engine_op *op = &req->op;
-	uint64_t sectors = op->left / SECTOR;
+	uint64_t sectors = op->remaining / SECTOR;
 
-	if (op->left % SECTOR != 0 || sectors > blk->capacity ||
+	if (op->remaining % SECTOR != 0 || sectors > blk->capacity ||
 	    sector > blk->capacity - sectors ||
-	    (op->what == ENGINE_WRITE && blk->disk.read_only)) {
-		finish(blk, req, VIRTIO_BLK_S_IOERR);
-	} else if (op->left == 0) {
-		finish(blk, req, VIRTIO_BLK_S_OK);
+	    (op->opcode == ENGINE_WRITE && blk->disk.read_only)) {
+		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
+	} else if (op->remaining == 0) {
+		complete_req(blk, req, VIRTIO_BLK_S_OK);
 	} else {
 		op->offset = sector * SECTOR;
 		engine_start(blk->engine, op);
@@ -305,26 +312,27 @@ transfer(struct blk *blk, struct blk_req *req, uint64_t sector)
 static void
 flush(struct blk *blk, struct blk_req *req)
 {
-	req->op.what = ENGINE_FLUSH;
+	req->op.opcode = ENGINE_FLUSH;
 	/* Some file systems cannot flush what is never written. */
 	if (blk->disk.read_only)
-		finish(blk, req, VIRTIO_BLK_S_OK);
+		complete_req(blk, req, VIRTIO_BLK_S_OK);
 	else if (*blk->flush_failed)
-		finish(blk, req, VIRTIO_BLK_S_IOERR);
+		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 	else
 		engine_start(blk->engine, &req->op);
 }
 
 /*
  * The request has changed the disk: if other writes are stable when they
- * complete, this one must be.  That takes an fdatasync() for all that are at it,
- * not RWF_DSYNC for each, of which one would be told of another one's loss.
+ * complete, this one must be.  That takes an fdatasync() for all that are at
+ * it, not RWF_DSYNC for each, of which one would be told of another one's
+ * loss.
  */
 static void
 finish_write(struct blk *blk, struct blk_req *req)
 {
 	if (blk->writeback)
-		finish(blk, req, VIRTIO_BLK_S_OK);
+		complete_req(blk, req, VIRTIO_BLK_S_OK);
 	else
 		flush(blk, req);
 }
@@ -338,14 +346,15 @@ next_range(struct blk *blk, struct blk_req *req)
 
 	while (req->ranges > 0) {
 		r = &req->range[--req->ranges];
-		op->what = discard && blk->disk.discard_only ? ENGINE_DISCARD
-							     : ENGINE_ALLOCATE;
+		op->opcode = discard && blk->disk.discard_only
+				 ? ENGINE_DISCARD
+				 : ENGINE_ALLOCATE;
 		op->mode = can_discard(blk) && (discard || r->flags != 0)
-			       ? MAKE_HOLE
-			       : MAKE_ZEROS;
+			       ? PUNCH_HOLE
+			       : ZERO_RANGE;
 		op->offset = le64toh(r->sector) * SECTOR;
-		op->left = (uint64_t)le32toh(r->num_sectors) * SECTOR;
-		if (op->left > 0) {
+		op->remaining = (uint64_t)le32toh(r->num_sectors) * SECTOR;
+		if (op->remaining > 0) {
 			engine_start(blk->engine, op);
 			return;
 		}
@@ -354,8 +363,8 @@ next_range(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * Write zeros to the range, or to the first of it, and leave the rest to be
- * the next range.
+ * Write zeroes to the range, or to the first part of it; the rest becomes the
+ * next range.
  */
 static void
 write_zeros(struct blk *blk, struct blk_req *req)
@@ -363,33 +372,33 @@ write_zeros(struct blk *blk, struct blk_req *req)
 	static const char zeros[4096];
 	struct virtio_blk_discard_write_zeroes *r = &req->range[req->ranges];
 	struct engine_op *op = &req->op;
-	uint64_t left = op->left;
+	uint64_t remaining = op->remaining;
 
-	/* The memory for the request's own buffers is free by now. */
+	/* The request's own iovecs are not needed any more. */
 	op->data = req->iov;
-	for (op->segments = 0; op->segments < BLK_IOVECS && left > 0;) {
+	for (op->segments = 0; op->segments < BLK_IOVECS && remaining > 0;) {
 		struct iovec *iov = &req->iov[op->segments++];
 
 		iov->iov_base = (void *)zeros;
-		iov->iov_len = MIN(left, sizeof(zeros));
-		left -= iov->iov_len;
+		iov->iov_len = MIN(remaining, sizeof(zeros));
+		remaining -= iov->iov_len;
 	}
-	op->what = ENGINE_WRITE;
-	op->left -= left;
-	r->sector = htole64((op->offset + op->left) / SECTOR);
-	r->num_sectors = htole32(left / SECTOR);
+	op->opcode = ENGINE_WRITE;
+	op->remaining -= remaining;
+	r->sector = htole64((op->offset + op->remaining) / SECTOR);
+	r->num_sectors = htole32(remaining / SECTOR);
 	req->ranges++;
 	engine_start(blk->engine, op);
 }
 
 /*
- * Discard or zero the ranges in the data, if all of them are sound.
+ * Discard or zero the ranges in the data, if all of them are valid.
  */
 static void
-clear(struct blk *blk, struct blk_req *req)
+handle_discard_zeroes(struct blk *blk, struct blk_req *req)
 {
 	bool discard = req->type == VIRTIO_BLK_T_DISCARD;
-	uint64_t bytes = total(req->iov, req->readable);
+	uint64_t bytes = iov_size(req->iov, req->readable);
 	uint8_t status = VIRTIO_BLK_S_OK;
 
 	if (discard ? !can_discard(blk) : blk->disk.read_only)
@@ -398,7 +407,7 @@ clear(struct blk *blk, struct blk_req *req)
 		 bytes > sizeof(req->range))
 		status = VIRTIO_BLK_S_IOERR;
 	else
-		take_front(req->iov, req->readable, req->range, bytes);
+		iov_pull(req->iov, req->readable, req->range, bytes);
 	req->ranges =
 	    status == VIRTIO_BLK_S_OK ? bytes / sizeof(req->range[0]) : 0;
 	for (unsigned i = 0; i < req->ranges; i++) {
@@ -417,7 +426,7 @@ clear(struct blk *blk, struct blk_req *req)
 	if (status == VIRTIO_BLK_S_OK)
 		next_range(blk, req);
 	else
-		finish(blk, req, status);
+		complete_req(blk, req, status);
 }
 
 bool
@@ -427,47 +436,47 @@ blk_submit(struct blk *blk, struct blk_req *req)
 	struct engine_op *op = &req->op;
 	struct virtio_blk_outhdr hdr;
 
-	req->status = take_status(writable, &req->writable);
+	req->status = iov_pop_status(writable, &req->writable);
 	if (req->status == NULL)
 		return false;
-	req->room = total(writable, req->writable);
-	req->op = (struct engine_op){.what = ENGINE_READ};
+	req->data_in_len = iov_size(writable, req->writable);
+	req->op = (struct engine_op){.opcode = ENGINE_READ};
 	blk->inflight++;
-	if (!take_front(req->iov, req->readable, &hdr, sizeof(hdr))) {
-		finish(blk, req, VIRTIO_BLK_S_IOERR);
+	if (!iov_pull(req->iov, req->readable, &hdr, sizeof(hdr))) {
+		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 		return true;
 	}
 	req->type = le32toh(hdr.type);
 	op->data = writable;
 	op->segments = req->writable;
 	if (req->type == VIRTIO_BLK_T_OUT) {
-		op->what = ENGINE_WRITE;
+		op->opcode = ENGINE_WRITE;
 		op->data = req->iov;
 		op->segments = req->readable;
 	}
-	op->left = total(op->data, op->segments);
+	op->remaining = iov_size(op->data, op->segments);
 	switch (req->type) {
 	case VIRTIO_BLK_T_IN:
 	case VIRTIO_BLK_T_OUT:
-		transfer(blk, req, le64toh(hdr.sector));
+		submit_rw(blk, req, le64toh(hdr.sector));
 		break;
 	case VIRTIO_BLK_T_FLUSH:
 		blk->stats.flushes++;
 		if (blk->disk.empty) /* what was written is not here */
-			finish(blk, req, VIRTIO_BLK_S_IOERR);
+			complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 		else
 			flush(blk, req);
 		break;
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
-		clear(blk, req);
+		handle_discard_zeroes(blk, req);
 		break;
 	case VIRTIO_BLK_T_GET_ID:
 		get_id(blk, op);
-		finish(blk, req, VIRTIO_BLK_S_OK);
+		complete_req(blk, req, VIRTIO_BLK_S_OK);
 		break;
 	default:
-		finish(blk, req, VIRTIO_BLK_S_UNSUPP);
+		complete_req(blk, req, VIRTIO_BLK_S_UNSUPP);
 	}
 	return true;
 }
@@ -479,7 +488,7 @@ static void
 log_failure(struct blk *blk, const struct blk_req *req)
 {
 	const struct engine_op *op = &req->op;
-	const char *what = op->what == ENGINE_READ	       ? "read"
+	const char *name = op->opcode == ENGINE_READ	       ? "read"
 			   : req->type == VIRTIO_BLK_T_DISCARD ? "discard"
 							       : "write";
 	struct timespec now;
@@ -490,21 +499,21 @@ log_failure(struct blk *blk, const struct blk_req *req)
 		return;
 	xtl_log(blk->disk.log, XTL_ERROR, op->error, "vdisk",
 	    "%s at byte %llu failed (failures since the last message: %u)",
-	    what, (unsigned long long)op->offset, blk->errors);
+	    name, (unsigned long long)op->offset, blk->errors);
 	blk->logged = now.tv_sec;
 	blk->errors = 0;
 }
 
 /*
- * The host cannot do with the range what was asked of it.
+ * The host does not support the fallocate(): use the next best way.
  */
 static void
-do_otherwise(struct blk *blk, struct blk_req *req)
+fall_back(struct blk *blk, struct blk_req *req)
 {
 	if (req->type == VIRTIO_BLK_T_DISCARD) {
-		finish(blk, req, VIRTIO_BLK_S_UNSUPP);
-	} else if (req->op.mode == MAKE_HOLE) {
-		req->op.mode = MAKE_ZEROS;
+		complete_req(blk, req, VIRTIO_BLK_S_UNSUPP);
+	} else if (req->op.mode == PUNCH_HOLE) {
+		req->op.mode = ZERO_RANGE;
 		engine_start(blk->engine, &req->op);
 	} else {
 		write_zeros(blk, req);
@@ -512,34 +521,35 @@ do_otherwise(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * The request's operation is over: go on to the next one, or finish it.
+ * The request's operation has completed: start the next one, or complete the
+ * request.
  */
 static void
-proceed(struct blk *blk, struct blk_req *req)
+complete_op(struct blk *blk, struct blk_req *req)
 {
 	const struct engine_op *op = &req->op;
 
-	*(op->what == ENGINE_READ ? &blk->stats.read : &blk->stats.written) +=
+	*(op->opcode == ENGINE_READ ? &blk->stats.read : &blk->stats.written) +=
 	    op->done;
-	/* A device cannot do it with a part of a block: EINVAL. */
-	if ((op->what == ENGINE_ALLOCATE || op->what == ENGINE_DISCARD) &&
+	/* EINVAL: a block device needs whole blocks. */
+	if ((op->opcode == ENGINE_ALLOCATE || op->opcode == ENGINE_DISCARD) &&
 	    (op->error == EOPNOTSUPP || op->error == EINVAL)) {
-		do_otherwise(blk, req);
-	} else if (op->what == ENGINE_FLUSH) {
+		fall_back(blk, req);
+	} else if (op->opcode == ENGINE_FLUSH) {
 		if (op->error != 0)
 			fail_flushes(blk, op->error);
-		finish(blk, req,
+		complete_req(blk, req,
 		    *blk->flush_failed ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
 	} else if (op->error != 0) {
 		log_failure(blk, req);
-		finish(blk, req, VIRTIO_BLK_S_IOERR);
+		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 	} else if (req->type == VIRTIO_BLK_T_DISCARD ||
 		   req->type == VIRTIO_BLK_T_WRITE_ZEROES) {
 		next_range(blk, req);
-	} else if (op->what == ENGINE_WRITE) {
+	} else if (op->opcode == ENGINE_WRITE) {
 		finish_write(blk, req);
 	} else {
-		finish(blk, req, VIRTIO_BLK_S_OK);
+		complete_req(blk, req, VIRTIO_BLK_S_OK);
 	}
 }
 
@@ -564,7 +574,7 @@ blk_reap(struct blk *blk)
 		op = engine_reap(blk->engine);
 		if (op == NULL)
 			return NULL;
-		proceed(blk, (struct blk_req *)op);
+		complete_op(blk, (struct blk_req *)op);
 	}
 	STAILQ_REMOVE_HEAD(&blk->done, link);
 	blk->inflight--;
@@ -572,13 +582,14 @@ blk_reap(struct blk *blk)
 }
 
 void
-blk_refuse(struct blk *blk, struct blk_req *req)
+blk_fail(struct blk *blk, struct blk_req *req)
 {
 	req->status = req->iov[0].iov_base;
-	req->room = 1; /* at least: nothing is written from the start on */
-	req->op = (struct engine_op){.what = ENGINE_READ};
+	req->data_in_len =
+	    1; /* at least: nothing is written from the start on */
+	req->op = (struct engine_op){.opcode = ENGINE_READ};
 	blk->inflight++;
-	finish(blk, req, VIRTIO_BLK_S_IOERR);
+	complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 }
 
 const struct blk_req *

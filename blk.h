@@ -20,8 +20,8 @@ struct blk;
 struct disk;
 
 /*
- * Requests that can be in flight, memory segments of one request, and ranges of
- * the disk that one can discard or zero.
+ * Limits: requests in flight, iovecs of one request, ranges of one discard or
+ * write zeroes.
  */
 #define BLK_REQS   256
 #define BLK_IOVECS 256
@@ -29,35 +29,35 @@ struct disk;
 
 /*
  * One request: first the 'readable' buffers, then the 'writable' ones, as
- * filled in by whoever calls blk_submit().  They must stay mapped until
+ * filled in by the caller of blk_submit().  They must stay mapped until
  * blk_reap() has given the request back.
  */
 struct blk_req {
-	struct engine_op op; /* blk.c's, and the first, by which it knows us */
-	uint16_t head;	     /* the caller's, to know the request again */
+	struct engine_op op; /* blk.c's; first, so that it can be cast back */
+	uint16_t head;	     /* the caller's, identifies the request */
 	uint16_t readable;   /* in: number of iovecs the device may read */
 	uint16_t writable; /* in: number of iovecs it may write, after those */
 	uint32_t written;  /* out: bytes written, counted from the first
 			      writable byte without a gap (virtio 2.7.8.2) */
 
 	/* The rest is blk.c's. */
-	uint8_t *status; /* where the status byte goes; NULL: not in flight */
-	uint64_t room;	 /* writable bytes before it */
-	uint32_t type;	 /* VIRTIO_BLK_T_* */
-	uint32_t ranges; /* to be discarded or zeroed after this one */
+	uint8_t *status; /* address of the status byte; NULL: not in flight */
+	uint64_t data_in_len; /* writable bytes before the status */
+	uint32_t type;	      /* VIRTIO_BLK_T_* */
+	uint32_t ranges;      /* of 'range' still to be done */
 	struct virtio_blk_discard_write_zeroes range[BLK_RANGES];
 	struct iovec iov[BLK_IOVECS];
 };
 
 /*
- * Open the regular file or block device 'path' as the disk, 'how' disk_open()
- * is told (DISK_*), and set up asynchronous I/O.  'serial' is what
- * VIRTIO_BLK_T_GET_ID answers: at most VIRTIO_BLK_ID_BYTES characters.  Both
- * texts stay the caller's, 'path' until the end.  NULL on failure, which has
- * been logged to 'log'.
+ * Open the regular file or block device 'path' as the disk with 'flags'
+ * (DISK_*), and set up asynchronous I/O.  'serial' is what VIRTIO_BLK_T_GET_ID
+ * answers: at most VIRTIO_BLK_ID_BYTES characters.  Both texts stay the
+ * caller's, 'path' until the end.  NULL on failure, which has been logged to
+ * 'log'.
  */
 struct blk *blk_open(struct xentoollog_logger *log, const char *path,
-    unsigned how, const char *serial);
+    unsigned flags, const char *serial);
 
 /*
  * The configuration space (5.2.4), little endian, and the device-specific
@@ -67,19 +67,18 @@ const struct virtio_blk_config *blk_config(const struct blk *blk);
 uint64_t blk_features(const struct blk *blk);
 
 /*
- * Look at the size of the disk again, and say in the log what it is;
- * blk_config() follows.  No request goes beyond that.  In a file that was made
- * smaller and not looked at again, reads behind its end fail, and writes make it
- * as large again as they need: to look at it before each would cost too much,
- * and be too early.
+ * Read the size of the disk again and log it; blk_config() is updated.  No
+ * request goes beyond that.  In a file that was made smaller and not looked at
+ * again, reads behind its end fail, and writes make it as large again as they
+ * need: to look at it before each would cost too much, and be too early.
  */
 void blk_resize(struct blk *blk);
 
-/* What has been done since blk_open(). */
+/* Statistics since blk_open(). */
 struct blk_stats {
-	unsigned long long requests; /* finished, in whatever way */
-	unsigned long long errors;   /* ... and not with VIRTIO_BLK_S_OK */
-	unsigned long long flushes;  /* asked for */
+	unsigned long long requests; /* completed, with any status */
+	unsigned long long errors;   /* ... other than VIRTIO_BLK_S_OK */
+	unsigned long long flushes;  /* requested */
 	unsigned long long read;     /* bytes */
 	unsigned long long written;  /* bytes */
 };
@@ -108,35 +107,34 @@ struct blk_req *blk_get(struct blk *blk);
 void blk_put(struct blk *blk, struct blk_req *req);
 
 /*
- * Start a request (5.2.6).  True: it is under way and will be reaped, with
- * whatever status.  False: it has no writable byte for a status, so it cannot
- * even fail; it is still the caller's.  Requests reach the kernel at the next
- * blk_kick(), many with one system call.
+ * Submit a request (5.2.6).  True: it will be reaped, with whatever status.
+ * False: it has no writable byte for a status, so it cannot complete; it is
+ * still the caller's.  Requests reach the kernel at the next blk_kick(), many
+ * with one system call.
  */
 bool blk_submit(struct blk *blk, struct blk_req *req);
 void blk_kick(struct blk *blk);
 
 /*
- * Whether blk_kick() has left something that it can go on with at once.
+ * Whether blk_kick() has used up its budget and has more to submit.
  */
 bool blk_pending(const struct blk *blk);
 
 /*
- * A request that is finished, its status byte written; NULL if there is none
- * at the moment.  Never waits.
+ * A completed request, its status byte written, or NULL.  Never blocks.
  */
 struct blk_req *blk_reap(struct blk *blk);
 
 /*
- * In place of blk_submit(), for a request of which only the last writable byte is
- * at hand, in the first iovec: it fails with VIRTIO_BLK_S_IOERR.
+ * In place of blk_submit(), for a request of which only the last writable byte
+ * is at hand, in the first iovec: it fails with VIRTIO_BLK_S_IOERR.
  */
-void blk_refuse(struct blk *blk, struct blk_req *req);
+void blk_fail(struct blk *blk, struct blk_req *req);
 
 /*
  * The request in flight after 'req', in no order, or the first one after NULL;
- * NULL if there are no more.  What it still uses of the memory that it was given
- * are 'status' and op.data.
+ * NULL if there are no more.  What it still uses of the memory that it was
+ * given are 'status' and op.data.
  */
 const struct blk_req *blk_next(
     const struct blk *blk, const struct blk_req *req);
@@ -147,8 +145,7 @@ const struct blk_req *blk_next(
 unsigned blk_inflight(const struct blk *blk);
 
 /*
- * A descriptor that is readable (POLLIN) when the kernel has finished something
- * for blk_reap().
+ * A descriptor that is readable (POLLIN) when blk_reap() should be called.
  */
 int blk_fd(const struct blk *blk);
 

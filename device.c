@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The flow of requests between the queue and the disk: taken from the one and
- * started on the other, and returned when they are finished, with a decision
- * whether to interrupt.  Owns nothing that outlives the process: all that is in
- * the states of the queue and of the registers, which also say when the queue is
- * to be looked at.  Does not know what registers there are, how accesses to them
- * get here, nor what is in a request.
+ * The flow of requests between the virtqueue and the disk: popped from the one
+ * and submitted to the other, pushed back when they complete, with a decision
+ * whether to interrupt.  Owns nothing that outlives the process: that is in the
+ * states of the queue and of the registers, which also say whether the queue is
+ * active.  Does not know the registers, how accesses to them arrive, nor what
+ * is in a request.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,11 +21,11 @@
 #include "virtqueue.h"
 
 /*
- * While there is more to do at once, the driver is told of so many requests that
- * are finished, or of half of all, so that it is not idle meanwhile; not of each,
- * since an interrupt costs more than a small one.
+ * While blk_pending(), the driver is signalled for this many completed
+ * requests, or half of those in flight, so that it is not idle meanwhile; not
+ * for each, since an interrupt costs more than a small request.
  */
-#define BATCH 8
+#define SIGNAL_BATCH 8
 
 struct device {
 	xentoollog_logger *log;
@@ -33,12 +33,12 @@ struct device {
 	struct blk *blk;
 	struct virtio_mmio mmio;
 	struct virtqueue vq;
-	bool awaiting;	 /* the driver was asked to notify us */
-	unsigned untold; /* requests finished, and the driver not told yet */
+	bool notify_enabled;  /* driver notifies of new chains */
+	unsigned unsignalled; /* completed, not signalled yet */
 	uint32_t
-	    redo; /* heads from here on are to be done again, if in flight */
-	bool lacking; /* guest memory could not be mapped */
-	bool refused; /* ... and never can be, which was logged */
+	    resubmit_head; /* heads from here on are to be done again, if in flight */
+	bool starved;	   /* guest memory could not be mapped */
+	bool limit_logged; /* ... and never can be, which was logged */
 };
 
 bool
@@ -58,19 +58,19 @@ reclaim(struct device *dev)
 
 	while ((req = blk_next(dev->blk, req)) != NULL) {
 		iov = req->op.data;
-		guest_keep(dev->vq.guest, req->status, 1);
+		guest_pin(dev->vq.guest, req->status, 1);
 		for (unsigned i = 0; i < req->op.segments; i++)
-			guest_keep(
+			guest_pin(
 			    dev->vq.guest, iov[i].iov_base, iov[i].iov_len);
 	}
 	if (!device_idle(dev))
-		virtqueue_keep(&dev->vq);
+		virtqueue_pin(&dev->vq);
 	return guest_reclaim(dev->vq.guest);
 }
 
 /*
- * The next chain: one that was in flight when our predecessor was killed, or one
- * that is available.
+ * The next chain: one that was in flight when our predecessor was killed, or
+ * one that is available.
  *
  * To do the former again is safe: the guest has not been told that they are
  * done, so their buffers are still ours, and the disk may hold all, part or
@@ -80,14 +80,15 @@ reclaim(struct device *dev)
  * I/O, for which they were kept (blk_retain()).
  */
 static int
-take(struct device *dev, struct virtqueue_chain *chain)
+pop_next(struct device *dev, struct virtqueue_chain *chain)
 {
 	int got;
 
-	if (dev->redo == VIRTQUEUE_NUM_MAX)
+	if (dev->resubmit_head == VIRTQUEUE_NUM_MAX)
 		return virtqueue_pop(&dev->vq, chain);
-	got = virtqueue_redo(&dev->vq, &dev->redo, chain);
-	dev->redo = got == 0 ? VIRTQUEUE_NUM_MAX : dev->redo + (got > 0);
+	got = virtqueue_pop_inflight(&dev->vq, &dev->resubmit_head, chain);
+	dev->resubmit_head =
+	    got == 0 ? VIRTQUEUE_NUM_MAX : dev->resubmit_head + (got > 0);
 	return got != 0 ? got : virtqueue_pop(&dev->vq, chain);
 }
 
@@ -97,52 +98,53 @@ take(struct device *dev, struct virtqueue_chain *chain)
  * because of the limit, it never is, and the request can only be refused.
  */
 static int
-take_later(struct device *dev, struct virtqueue_chain *chain)
+pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 {
 	struct guest *guest = dev->vq.guest;
-	int got = VIRTQUEUE_NOT_NOW;
+	int got = VIRTQUEUE_AGAIN;
 
-	for (int i = 0; i < 2 && got == VIRTQUEUE_NOT_NOW && reclaim(dev); i++)
-		got = take(dev, chain);
-	if (got != VIRTQUEUE_NOT_NOW || !device_idle(dev))
+	for (int i = 0; i < 2 && got == VIRTQUEUE_AGAIN && reclaim(dev); i++)
+		got = pop_next(dev, chain);
+	if (got != VIRTQUEUE_AGAIN || !device_idle(dev))
 		return got;
-	guest_forget(guest);
-	got = take(dev, chain);
-	if (got != VIRTQUEUE_NOT_NOW || guest_lack(guest) != GUEST_OVER_LIMIT)
+	guest_unmap_all(guest);
+	got = pop_next(dev, chain);
+	if (got != VIRTQUEUE_AGAIN ||
+	    guest_map_error(guest) != GUEST_OVER_LIMIT)
 		return got;
-	if (!dev->refused)
+	if (!dev->limit_logged)
 		xtl_log(dev->log, XTL_WARN, -1, "vdisk",
 		    "a request needs more of the guest's memory than may be "
 		    "mapped at a time, and fails: see --map-limit in vdisk(8)");
-	dev->refused = true;
-	guest_forget(guest);
-	chain->last_byte = true;
-	return take(dev, chain);
+	dev->limit_logged = true;
+	guest_unmap_all(guest);
+	chain->status_only = true;
+	return pop_next(dev, chain);
 }
 
 /*
- * Start the next chain.  1: done.  0: there is none.  VIRTQUEUE_NOT_NOW.  -1:
+ * Start the next chain.  1: done.  0: there is none.  VIRTQUEUE_AGAIN.  -1:
  * fault.
  */
 static int
-start_one(struct device *dev)
+submit_one(struct device *dev)
 {
 	struct blk_req *req = blk_get(dev->blk);
-	struct virtqueue_chain chain = {.last_byte = false};
+	struct virtqueue_chain chain = {.status_only = false};
 	int got;
 
 	if (req == NULL)
 		return 0;
 	chain.iov = req->iov;
-	got = take(dev, &chain);
-	if (got == VIRTQUEUE_NOT_NOW)
-		got = take_later(dev, &chain);
+	got = pop_next(dev, &chain);
+	if (got == VIRTQUEUE_AGAIN)
+		got = pop_after_reclaim(dev, &chain);
 	if (got > 0) {
 		req->head = chain.head;
 		req->readable = chain.readable;
 		req->writable = chain.writable;
-		if (chain.last_byte && chain.writable > 0) {
-			blk_refuse(dev->blk, req);
+		if (chain.status_only && chain.writable > 0) {
+			blk_fail(dev->blk, req);
 			return 1;
 		}
 		if (blk_submit(dev->blk, req))
@@ -155,54 +157,54 @@ start_one(struct device *dev)
 }
 
 /*
- * Start what is available, until a vCPU waits for an answer: the first one at
- * least, so that accesses without end do not stop the queue.  The number of
- * requests started.
+ * Submit available chains until a vCPU has an access pending: at least the
+ * first, so that accesses without end do not starve the queue.  Returns the
+ * number submitted.
  */
 static unsigned
-start(struct device *dev)
+process_avail(struct device *dev)
 {
 	unsigned n = 0;
 	int got;
 
-	while ((got = start_one(dev)) > 0)
+	while ((got = submit_one(dev)) > 0)
 		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->io))
 			break;
-	if (got == VIRTQUEUE_NOT_NOW)
-		dev->lacking = true;
+	if (got == VIRTQUEUE_AGAIN)
+		dev->starved = true;
 	else if (got < 0)
 		virtio_mmio_fault(&dev->mmio);
 	return n;
 }
 
 /*
- * Return what the disk has finished, and interrupt for all of it at once, if it
- * is time for that.  The number of requests returned.
+ * Push completed requests and, when enough have accumulated, publish them with
+ * at most one interrupt.  Returns the number pushed.
  */
 static unsigned
-finish(struct device *dev)
+process_completions(struct device *dev)
 {
 	struct blk_req *req;
 	unsigned n = 0;
 	int wanted;
 
 	while ((req = blk_reap(dev->blk)) != NULL) {
-		if (virtio_mmio_running(&dev->mmio) &&
+		if (virtio_mmio_queue_active(&dev->mmio) &&
 		    virtqueue_push(&dev->vq, req->head, req->written) < 0)
 			virtio_mmio_fault(&dev->mmio);
 		blk_put(dev->blk, req);
 		n++;
 	}
-	dev->untold += n;
+	dev->unsignalled += n;
 	if (blk_pending(dev->blk) &&
-	    dev->untold < MIN(BATCH, blk_inflight(dev->blk)))
+	    dev->unsignalled < MIN(SIGNAL_BATCH, blk_inflight(dev->blk)))
 		return n;
-	dev->untold = 0;
-	if (!virtio_mmio_running(&dev->mmio))
+	dev->unsignalled = 0;
+	if (!virtio_mmio_queue_active(&dev->mmio))
 		return n;
 	wanted = virtqueue_publish(&dev->vq);
-	if (wanted == VIRTQUEUE_NOT_NOW) {
-		dev->lacking = true;
+	if (wanted == VIRTQUEUE_AGAIN) {
+		dev->starved = true;
 		reclaim(dev);
 		return n;
 	}
@@ -215,57 +217,57 @@ finish(struct device *dev)
 }
 
 bool
-device_run(struct device *dev, bool hold)
+device_process_queue(struct device *dev, bool paused)
 {
 	unsigned started = 0;
 	int got = 0;
 
-	dev->lacking = false;
-	if (!hold && virtio_mmio_running(&dev->mmio)) {
-		/* From now on we look ourselves, until device_await(). */
-		if (dev->awaiting)
-			got = virtqueue_notify(&dev->vq, false);
+	dev->starved = false;
+	if (!paused && virtio_mmio_queue_active(&dev->mmio)) {
+		/* Polling from now on, until device_enable_notify(). */
+		if (dev->notify_enabled)
+			got = virtqueue_disable_notify(&dev->vq);
 		if (got == -1)
 			virtio_mmio_fault(&dev->mmio);
-		dev->awaiting = got == VIRTQUEUE_NOT_NOW;
+		dev->notify_enabled = got == VIRTQUEUE_AGAIN;
 		if (got != -1)
-			started = start(dev);
+			started = process_avail(dev);
 	}
 	blk_kick(dev->blk);
-	return finish(dev) + started > 0 || blk_pending(dev->blk);
+	return process_completions(dev) + started > 0 || blk_pending(dev->blk);
 }
 
 bool
-device_await(struct device *dev)
+device_enable_notify(struct device *dev)
 {
 	int more;
 
 	/* What lacks memory is tried again soon. */
-	if (!virtio_mmio_running(&dev->mmio) || dev->lacking)
+	if (!virtio_mmio_queue_active(&dev->mmio) || dev->starved)
 		return false;
-	dev->awaiting = true;
-	more = virtqueue_notify(&dev->vq, true);
-	if (more == VIRTQUEUE_NOT_NOW)
-		dev->lacking = true;
+	dev->notify_enabled = true;
+	more = virtqueue_enable_notify(&dev->vq);
+	if (more == VIRTQUEUE_AGAIN)
+		dev->starved = true;
 	else if (more < 0)
 		virtio_mmio_fault(&dev->mmio);
-	/* With all requests in use there is none to start it with. */
+	/* Without a free request the chain cannot be popped. */
 	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
 }
 
 bool
-device_lacking(const struct device *dev)
+device_starved(const struct device *dev)
 {
-	return dev->lacking;
+	return dev->starved;
 }
 
-enum device_next
-device_next(const struct device *dev)
+enum device_event
+device_expected_event(const struct device *dev)
 {
 	if (!device_idle(dev))
-		return DEVICE_DISK;
-	return virtio_mmio_acknowledged(&dev->mmio) ? DEVICE_REQUEST
-						    : DEVICE_ACKNOWLEDGEMENT;
+		return DEVICE_COMPLETION;
+	return virtio_mmio_irq_acked(&dev->mmio) ? DEVICE_AVAIL
+						 : DEVICE_IRQ_ACK;
 }
 
 bool
@@ -282,7 +284,7 @@ device_resize(struct device *dev)
 }
 
 void
-device_report(const struct device *dev)
+device_log_stats(const struct device *dev)
 {
 	const struct blk_stats *b = blk_stats(dev->blk);
 
@@ -302,7 +304,7 @@ device_open(struct xentoollog_logger *log, struct ioreq_server *io,
 	struct device *dev = calloc(1, sizeof(*dev));
 
 	if (dev == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
+		xtl_log(log, XTL_ERROR, errno, "vdisk", "out of memory");
 		return NULL;
 	}
 	dev->log = log;
@@ -313,7 +315,7 @@ device_open(struct xentoollog_logger *log, struct ioreq_server *io,
 	    .log = log, .io = io, .blk = blk, .vq = &dev->vq, .legacy = legacy};
 	if (!virtio_mmio_open(&dev->mmio))
 		return NULL;
-	if (virtio_mmio_running(&dev->mmio))
-		start(dev);
+	if (virtio_mmio_queue_active(&dev->mmio))
+		process_avail(dev);
 	return dev;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The virtio device that a guest has: registers, a queue and a disk, joined.
+ * The guest's virtio device: registers, a queue and a disk, joined.
  */
 #ifndef DEVICE_H
 #define DEVICE_H
@@ -15,64 +15,66 @@ struct guest;
 struct ioreq_server;
 
 /*
- * A device that keeps its state where 'io' does, and finds its disk, memory and
- * interrupt in the given modules, which it uses and does not own.  'legacy': of
- * version 1, for drivers that know no other.  It is as after reset, or it is
- * continued where a predecessor was killed, and requests in flight then are
- * under way again.  NULL on failure, which has been logged to 'log'; one is that
- * the disk is not the one that the guest knows.
+ * Open the device.  Its state is in ioreq_state(); disk, guest memory and
+ * interrupt are in the given modules, which stay the caller's.  'legacy': a
+ * version 1 device.  The device is as after reset or, if a predecessor was
+ * killed, restored from the state that it left, with its requests in flight
+ * resubmitted.  NULL on failure, which has been logged to 'log'; one is that
+ * the disk does not match the state.
  */
 struct device *device_open(struct xentoollog_logger *log,
     struct ioreq_server *io, struct guest *guest, struct blk *blk, bool legacy);
 
 /*
- * Carry out one register access, see virtio_mmio_access().  False: make the same
- * call again after device_run(), which must not take new requests until then.
+ * Handle one register access, see virtio_mmio_access().  False: retry after
+ * device_process_queue(), which must be 'paused' until then.
  */
 bool device_access(struct device *dev, struct access *a);
 
 /*
- * Move the queue on: take what the driver has made available (not if 'hold'), start
- * it, finish what the disk has completed, interrupt if wanted.  Bounded by the
- * queue size.  True: there was something to do, and so may be again.
+ * Process the queue: submit available chains (not if 'paused'), push completed
+ * ones, interrupt if the driver wants it.  Bounded by the queue size.  True:
+ * there was work, so there may be more.
  */
-bool device_run(struct device *dev, bool hold);
+bool device_process_queue(struct device *dev, bool paused);
 
 /*
- * Whether device_run() or device_await() could not go on because memory of the
- * guest cannot be mapped for now: call device_run() again in a while.
+ * Whether device_process_queue() or device_enable_notify() could not go on
+ * because memory of the guest cannot be mapped for now: call
+ * device_process_queue() again in a while.
  */
-bool device_lacking(const struct device *dev);
+bool device_starved(const struct device *dev);
 
 /*
- * What will come next, as far as can be told: the driver's acknowledgement of
- * an interrupt, completions of the disk, or the driver's next request.
+ * The event that is expected next: the driver's acknowledgement of an
+ * interrupt, completions of the disk, or available chains.
  */
-enum device_next {
-	DEVICE_ACKNOWLEDGEMENT,
-	DEVICE_DISK,
-	DEVICE_REQUEST,
+enum device_event {
+	DEVICE_IRQ_ACK,
+	DEVICE_COMPLETION,
+	DEVICE_AVAIL,
 };
-enum device_next device_next(const struct device *dev);
+enum device_event device_expected_event(const struct device *dev);
 
 /*
- * We are about to sleep: have the driver notify us.  True: there is something
- * to take already, and maybe no notification for it.
+ * Enable notifications, before the caller sleeps.  True: a chain has become
+ * available meanwhile, maybe without a notification.
  */
-bool device_await(struct device *dev);
+bool device_enable_notify(struct device *dev);
 
 /*
- * The disk may have another size: look, and tell the driver (5.2.5).
+ * Read the size of the disk again, and notify the driver if it has changed
+ * (5.2.5).
  */
 void device_resize(struct device *dev);
 
 /*
- * Write a line to the log about what was done since device_open().
+ * Log statistics since device_open(), in one line.
  */
-void device_report(const struct device *dev);
+void device_log_stats(const struct device *dev);
 
 /*
- * Whether nothing is in flight, so that no guest memory is in use.
+ * Whether no request is in flight, so that no guest memory is in use.
  */
 bool device_idle(const struct device *dev);
 

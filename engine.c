@@ -1,28 +1,25 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The execution of operations on the disk through io_uring.  Owns the ring, and
- * what it takes to bring an operation to its end: those that the kernel did in
- * part or not at all, and flushes that are done together.  Does not know what
- * an operation is for.
+ * The execution of operations on the disk by io_uring.  Owns the ring, the
+ * retrying of short and failed operations, the bounce buffers of direct I/O and
+ * the merging of flushes.  Does not know what an operation is for.
  *
- * Each operation is at any time at most one of the kernel's, so that there is
- * room in the ring.
+ * Each operation has at most one SQE at a time, so the ring never overflows.
  *
- * I/O without the page cache cannot be done on a guest's memory, for to Linux
- * that is no memory of its own.  So it is done on buffers, of which there is a
- * limited amount, and which are given out in the order of arrival.  Whatever is
- * not of whole blocks goes through the page cache all the same, which knows how
- * to write a part of one, and the last one of a file.  The two are never at work
- * at the same time: each finds what the other has written, but only when it
- * begins after that.  Some file systems (FUSE, 9p) cannot even do I/O that is
- * cached on such memory, and get the buffers, too.
+ * Direct I/O is not possible on foreign mappings (VM_PFNMAP: get_user_pages()
+ * refuses them), so it uses a bounded pool of bounce buffers, allocated in the
+ * order of arrival.  Requests that are not aligned to the block size fall back
+ * to buffered I/O, which does the read-modify-write.  Direct and buffered I/O
+ * are never in flight at the same time: they are coherent only one after the
+ * other.  Some file systems (FUSE, 9p) cannot even do I/O that is cached on
+ * such memory, and get the buffers, too.
  *
- * On a file that is in memory there is nothing to wait for.  io_uring, which
- * does not know, would hand each operation to a thread, which costs more than
- * the operation; so they are done at once.  What is cached io_uring does at once
- * as well, and to start what is not takes it time.  So of either only so much is
- * done before the vCPUs are looked after again.  What io_uring cannot do since
- * the host is short of something is done at once, too, however long that takes.
+ * On tmpfs I/O never blocks, but it does not support NOWAIT and io_uring would
+ * punt each operation to a worker thread, which costs more than the operation:
+ * so it is done with synchronous preadv() and pwritev().  In both cases each
+ * kick has a budget, so that accesses of vCPUs do not wait for long.  What
+ * io_uring cannot do since the host is short of something is done at once, too,
+ * however long that takes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,8 +38,9 @@
 #include "engine.h"
 
 /*
- * How often an operation is started again after EINTR, EAGAIN, ENOMEM or EFAULT:
- * guest memory can be missing for a moment while more of it is being mapped.
+ * How often an operation is started again after EINTR, EAGAIN, ENOMEM or
+ * EFAULT: guest memory can be missing for a moment while more of it is being
+ * mapped.
  */
 #define RETRIES 16
 
@@ -50,19 +48,19 @@
 #define STARVATION_MAX 30
 
 /*
- * The buffers: together; what one operation gets of that at most; and at least,
- * which is as well aligned as any disk wants it.
+ * The bounce buffers: the pool, the most that one operation gets, and the unit
+ * of allocation, aligned enough for any disk.
  */
-#define BUFFERS (UINT32_C(4) << 20)
-#define PIECE	(UINT32_C(1) << 20)
-#define PAGE	UINT32_C(4096)
+#define BOUNCE_POOL_SIZE (UINT32_C(4) << 20)
+#define BOUNCE_MAX	 (UINT32_C(1) << 20)
+#define PAGE		 UINT32_C(4096)
 
 /*
- * Bytes that are read and written in one go, in whole pages: of what is in
- * memory or cached, some ten microseconds.  For so long a vCPU may have to wait,
- * and the guest learns what is done of many requests while we do the next ones.
+ * The budget of one kick in bytes, as NAPI's budget: some ten microseconds of
+ * tmpfs or cached I/O, for which a vCPU's access may have to wait, and after
+ * which completions are signalled.
  */
-#define AT_ONCE (UINT32_C(32) << 10)
+#define KICK_BUDGET (UINT32_C(32) << 10)
 
 /* The files of the ring; the last one is only kept open. */
 enum { CACHED, DIRECT, SYNC, RETAINED };
@@ -70,27 +68,27 @@ enum { CACHED, DIRECT, SYNC, RETAINED };
 struct engine {
 	struct io_uring uring;
 	xentoollog_logger *log;
-	int refusal;   /* how the last submission ended */
-	uint32_t unit; /* of direct I/O, in bytes; 0: there is none */
+	int submit_error;   /* result of the last submission */
+	uint32_t dio_align; /* bytes; 0: no direct I/O */
 	char *buffers;
-	bool taken[BUFFERS / PAGE];
-	bool bounce;	  /* cached I/O needs the buffers, too */
-	unsigned busy[2]; /* transfers that the kernel has: cached, direct */
-	int fd, sync;	  /* the disk */
-	bool in_memory;	  /* ... and nowhere else */
-	int64_t budget;	  /* bytes left to transfer in this go */
-	bool starved;	  /* no memory: wait for the next go */
-	time_t starved_since;	   /* second; 0: it is not */
-	struct engine_ops waiting; /* to be handed to the kernel */
+	bool bounce_used[BOUNCE_POOL_SIZE / PAGE];
+	bool bounce;		  /* cached I/O needs the buffers, too */
+	unsigned busy[2];	  /* transfers in flight: buffered, direct */
+	int fd, sync;		  /* the disk */
+	bool on_tmpfs;		  /* ... and nowhere else */
+	int64_t budget;		  /* bytes left for this kick */
+	bool starved;		  /* no memory: wait for the next go */
+	time_t starved_since;	  /* second; 0: it is not */
+	struct engine_ops queued; /* not submitted yet */
 	struct engine_ops done;
-	/* Flushes: those that the kernel carries out, as one, and the next. */
+	/* Flushes: in flight, merged into one fsync, and those to come. */
 	struct engine_ops flushing, flushes;
 };
 
 /*
- * Set up the ring, with the disk's descriptors and our buffers.  By a ring can
- * be done what no filter of system calls sees: ours does what is listed here and
- * nothing else, and on our file only.
+ * Set up the ring with the disk as registered file and our registered buffers.
+ * seccomp does not see operations of io_uring, so the ring is restricted to the
+ * opcodes listed here, on registered files only.
  */
 static int
 open_ring(struct engine *engine, const struct disk *disk, unsigned max)
@@ -106,7 +104,7 @@ open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
 	    {.opcode = IORING_RESTRICTION_SQE_OP,
 		.sqe_op = IORING_OP_READ_FIXED},
-	    /* From here on not if read-only. */
+	    /* Not if read-only: */
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
 	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
@@ -116,7 +114,7 @@ open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 		.sqe_op = IORING_OP_FALLOCATE},
 	};
 	unsigned n = disk->read_only ? 6 : sizeof(allowed) / sizeof(allowed[0]);
-	struct iovec buffers = {NULL, BUFFERS};
+	struct iovec buffers = {NULL, BOUNCE_POOL_SIZE};
 	const int files[] = {disk->fd, disk->direct, disk->sync, -1};
 	struct io_uring *uring = &engine->uring;
 	int e;
@@ -125,12 +123,12 @@ open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 	if (e == 0)
 		e = io_uring_register_files(uring, files, RETAINED + 1);
 	if (e == 0 && disk->direct >= 0) {
-		engine->unit = disk->logical;
-		engine->buffers = aligned_alloc(PAGE, BUFFERS);
+		engine->dio_align = disk->logical_block;
+		engine->buffers = aligned_alloc(PAGE, BOUNCE_POOL_SIZE);
 		buffers.iov_base = engine->buffers;
 		e = io_uring_register_buffers(uring, &buffers, 1);
 	}
-	/* Debian 12's liburing does not export its functions for these two. */
+	/* Debian 12's liburing does not export functions for these two. */
 	if (e == 0)
 		e = io_uring_register(
 		    uring->ring_fd, IORING_REGISTER_RESTRICTIONS, allowed, n);
@@ -156,8 +154,8 @@ engine_open(const struct disk *disk, unsigned max)
 	engine->log = disk->log;
 	engine->fd = disk->fd;
 	engine->sync = disk->sync;
-	engine->in_memory = disk->in_memory;
-	STAILQ_INIT(&engine->waiting);
+	engine->on_tmpfs = disk->on_tmpfs;
+	STAILQ_INIT(&engine->queued);
 	STAILQ_INIT(&engine->done);
 	STAILQ_INIT(&engine->flushing);
 	STAILQ_INIT(&engine->flushes);
@@ -165,12 +163,12 @@ engine_open(const struct disk *disk, unsigned max)
 }
 
 /*
- * The first 'done' bytes of what was left are transferred.
+ * Advance the operation by 'done' bytes that were transferred.
  */
 static void
 advance(struct engine_op *op, uint64_t done)
 {
-	op->left -= done;
+	op->remaining -= done;
 	op->offset += done;
 	op->done += done;
 	while (op->segments > 0 && done >= op->data->iov_len) {
@@ -185,40 +183,41 @@ advance(struct engine_op *op, uint64_t done)
 }
 
 /*
- * Buffers for 'len' bytes in a row; NULL if there are none at the moment.
+ * Allocate 'len' contiguous bytes of the bounce pool, or NULL.
  */
 static char *
-get_buffer(struct engine *engine, uint32_t len)
+bounce_get(struct engine *engine, uint32_t len)
 {
 	unsigned wanted = howmany(len, PAGE), found = 0, i = 0;
 
-	while (found < wanted && i < BUFFERS / PAGE)
-		found = engine->taken[i++] ? 0 : found + 1;
+	while (found < wanted && i < BOUNCE_POOL_SIZE / PAGE)
+		found = engine->bounce_used[i++] ? 0 : found + 1;
 	if (found < wanted)
 		return NULL;
-	memset(&engine->taken[i - wanted], true, wanted);
+	memset(&engine->bounce_used[i - wanted], true, wanted);
 	return engine->buffers + (i - wanted) * PAGE;
 }
 
 static void
-put_buffer(struct engine *engine, const char *buffer, uint32_t len)
+bounce_put(struct engine *engine, const char *buffer, uint32_t len)
 {
-	memset(&engine->taken[(buffer - engine->buffers) / PAGE], false,
+	memset(&engine->bounce_used[(buffer - engine->buffers) / PAGE], false,
 	    howmany(len, PAGE));
 }
 
 /*
- * Copy the next 'len' bytes between the operation's data and its buffer.
+ * Copy the next 'len' bytes between the operation's iovecs and its bounce
+ * buffer.
  */
 static void
-copy(const struct engine_op *op, size_t len)
+bounce_copy(const struct engine_op *op, size_t len)
 {
 	const struct iovec *iov = op->data;
 	size_t some;
 
 	for (char *p = op->buffer; len > 0; p += some, len -= some, iov++) {
 		some = MIN(len, iov->iov_len);
-		if (op->what == ENGINE_READ)
+		if (op->opcode == ENGINE_READ)
 			memcpy(iov->iov_base, p, some);
 		else
 			memcpy(p, iov->iov_base, some);
@@ -226,25 +225,27 @@ copy(const struct engine_op *op, size_t len)
 }
 
 /*
- * Whether the rest of a transfer can begin now.  If so, it has what it takes.
+ * Whether the rest of a transfer can be submitted now; if so, its resources are
+ * reserved.
  */
 static bool
 admit(struct engine *engine, struct engine_op *op)
 {
-	uint32_t unit = engine->unit;
+	uint32_t dio_align = engine->dio_align;
 
-	op->direct = unit != 0 && !op->cached && op->offset % unit == 0 &&
-		     op->left % unit == 0;
+	op->direct = dio_align != 0 && !op->force_buffered &&
+		     op->offset % dio_align == 0 &&
+		     op->remaining % dio_align == 0;
 	if (engine->busy[!op->direct] > 0 || engine->budget <= 0)
 		return false;
 	op->buffer = NULL;
 	if (op->direct || engine->bounce) {
-		op->len = MIN(op->left, PIECE);
-		op->buffer = get_buffer(engine, op->len);
+		op->len = MIN(op->remaining, BOUNCE_MAX);
+		op->buffer = bounce_get(engine, op->len);
 		if (op->buffer == NULL)
 			return false;
-		if (op->what == ENGINE_WRITE)
-			copy(op, op->len);
+		if (op->opcode == ENGINE_WRITE)
+			bounce_copy(op, op->len);
 	}
 	engine->busy[op->direct]++;
 	return true;
@@ -256,18 +257,18 @@ release(struct engine *engine, struct engine_op *op, int done)
 	engine->busy[op->direct]--;
 	if (op->buffer == NULL)
 		return;
-	if (op->what == ENGINE_READ && done > 0)
-		copy(op, done);
-	put_buffer(engine, op->buffer, op->len);
+	if (op->opcode == ENGINE_READ && done > 0)
+		bounce_copy(op, done);
+	bounce_put(engine, op->buffer, op->len);
 }
 
 /*
- * Transfer the next segments from or to memory.  The number of bytes or -1.
+ * One synchronous transfer.  The number of bytes, or -1 with errno.
  */
 static ssize_t
-transfer_now(int fd, const struct engine_op *op, unsigned segments)
+pread_pwrite(int fd, const struct engine_op *op, unsigned segments)
 {
-	bool read = op->what == ENGINE_READ;
+	bool read = op->opcode == ENGINE_READ;
 	void *data = op->buffer != NULL ? op->buffer : op->data->iov_base;
 	size_t len = op->buffer != NULL ? op->len : op->data->iov_len;
 
@@ -283,9 +284,9 @@ transfer_now(int fd, const struct engine_op *op, unsigned segments)
  * buffer holds.  The number of bytes or -errno.
  */
 static ssize_t
-transfer(struct engine *engine, struct engine_op *op)
+transfer_sync(struct engine *engine, struct engine_op *op)
 {
-	int64_t len = 0, beyond;
+	int64_t len = 0, excess;
 	unsigned segments = 0;
 	struct iovec *last;
 	ssize_t n;
@@ -293,10 +294,10 @@ transfer(struct engine *engine, struct engine_op *op)
 	while (segments < op->segments && len < engine->budget)
 		len += op->data[segments++].iov_len;
 	last = &op->data[segments - 1];
-	beyond = MAX(len - engine->budget, 0);
-	last->iov_len -= beyond;
-	n = transfer_now(engine->fd, op, segments);
-	last->iov_len += beyond;
+	excess = MAX(len - engine->budget, 0);
+	last->iov_len -= excess;
+	n = pread_pwrite(engine->fd, op, segments);
+	last->iov_len += excess;
 	engine->budget -= MAX(roundup(n, PAGE), PAGE);
 	return n < 0 ? -errno : n;
 }
@@ -304,7 +305,7 @@ transfer(struct engine *engine, struct engine_op *op)
 static bool
 is_transfer(const struct engine_op *op)
 {
-	return op->what == ENGINE_READ || op->what == ENGINE_WRITE;
+	return op->opcode == ENGINE_READ || op->opcode == ENGINE_WRITE;
 }
 
 /*
@@ -313,35 +314,36 @@ is_transfer(const struct engine_op *op)
 static int
 perform(struct engine *engine, struct engine_op *op)
 {
-	uint64_t range[] = {op->offset, op->left};
+	uint64_t range[] = {op->offset, op->remaining};
 	int result;
 
 	if (is_transfer(op))
-		return transfer(engine, op);
+		return transfer_sync(engine, op);
 	engine->budget = 0;
-	if (op->what == ENGINE_FLUSH)
+	if (op->opcode == ENGINE_FLUSH)
 		result = fdatasync(engine->sync);
-	else if (op->what == ENGINE_DISCARD)
+	else if (op->opcode == ENGINE_DISCARD)
 		result = ioctl(engine->fd, BLKDISCARD, range);
 	else
-		result = fallocate(engine->fd, op->mode, op->offset, op->left);
+		result =
+		    fallocate(engine->fd, op->mode, op->offset, op->remaining);
 	return result < 0 ? -errno : 0;
 }
 
 /*
- * Hand the rest of the operation to io_uring, or of a transfer the first of it.
+ * Prepare an SQE for the rest of the operation, or for its next part.
  */
 static void
 submit(struct engine *engine, struct engine_op *op)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&engine->uring);
-	bool read = op->what == ENGINE_READ;
+	bool read = op->opcode == ENGINE_READ;
 
-	if (op->what == ENGINE_FLUSH)
+	if (op->opcode == ENGINE_FLUSH)
 		io_uring_prep_fsync(sqe, SYNC, IORING_FSYNC_DATASYNC);
-	else if (op->what == ENGINE_ALLOCATE)
+	else if (op->opcode == ENGINE_ALLOCATE)
 		io_uring_prep_fallocate(
-		    sqe, CACHED, op->mode, op->offset, op->left);
+		    sqe, CACHED, op->mode, op->offset, op->remaining);
 	else if (op->direct)
 		io_uring_prep_rw(
 		    read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe,
@@ -349,7 +351,7 @@ submit(struct engine *engine, struct engine_op *op)
 	else if (op->buffer != NULL)
 		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
 		    CACHED, op->buffer, op->len, op->offset);
-	else if (op->segments == 1) /* which costs the kernel less */
+	else if (op->segments == 1) /* the cheaper call */
 		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
 		    CACHED, op->data->iov_base, op->data->iov_len, op->offset);
 	else
@@ -360,8 +362,8 @@ submit(struct engine *engine, struct engine_op *op)
 }
 
 /*
- * Start the flushes that have come since the last ones were started, when those
- * are done.  One operation does for all: whatever was written before any of
+ * Submit the flushes that have arrived since the last ones were submitted, once
+ * those are complete.  One fsync serves all: what was written before any of
  * them was written before it.
  */
 static void
@@ -379,20 +381,20 @@ engine_start(struct engine *engine, struct engine_op *op)
 	op->done = 0;
 	op->error = 0;
 	op->retries = 0;
-	op->sync = op->what == ENGINE_DISCARD ||
-		   (engine->in_memory && is_transfer(op));
-	op->cached = false;
+	op->sync = op->opcode == ENGINE_DISCARD ||
+		   (engine->on_tmpfs && is_transfer(op));
+	op->force_buffered = false;
 	op->buffer = NULL;
-	if (op->what == ENGINE_FLUSH) {
+	if (op->opcode == ENGINE_FLUSH) {
 		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
 		return;
 	}
-	advance(op, 0); /* past what is empty */
-	STAILQ_INSERT_TAIL(&engine->waiting, op, link);
+	advance(op, 0); /* skip empty iovecs */
+	STAILQ_INSERT_TAIL(&engine->queued, op, link);
 }
 
 /*
- * The kernel has finished with all flushes that it had.
+ * The fsync of all flushes in flight has completed.
  */
 static void
 complete_flushes(struct engine *engine, int error)
@@ -411,8 +413,8 @@ complete_flushes(struct engine *engine, int error)
 static bool
 bounce(struct engine *engine, const struct engine_op *op)
 {
-	if (engine->buffers == NULL && !engine->in_memory)
-		engine->buffers = aligned_alloc(PAGE, BUFFERS);
+	if (engine->buffers == NULL && !engine->on_tmpfs)
+		engine->buffers = aligned_alloc(PAGE, BOUNCE_POOL_SIZE);
 	engine->bounce = engine->buffers != NULL;
 	return engine->bounce && op->buffer == NULL;
 }
@@ -444,7 +446,7 @@ static bool
 is_passing(struct engine *engine, struct engine_op *op, int res)
 {
 	if (res != -EINTR && res != -EAGAIN && res != -ECANCELED &&
-	    (res != -ENOMEM || op->what == ENGINE_FLUSH) &&
+	    (res != -ENOMEM || op->opcode == ENGINE_FLUSH) &&
 	    (res != -EFAULT || !is_transfer(op)))
 		return false;
 	if (res != -ECANCELED && op->retries++ < RETRIES)
@@ -453,19 +455,20 @@ is_passing(struct engine *engine, struct engine_op *op, int res)
 		return bounce(engine, op);
 	if (op->sync)
 		return res == -ENOMEM && wait_for_memory(engine);
-	op->sync = op->cached = true;
+	op->sync = op->force_buffered = true;
 	return true;
 }
 
 /*
- * The kernel has finished with the operation, with result 'res'.
+ * The operation has completed with result 'res': queue the rest, retry, or
+ * return it.
  */
 static void
 complete(struct engine *engine, struct engine_op *op, int res)
 {
 	bool again = res < 0 && is_passing(engine, op, res);
 
-	if (op->what == ENGINE_FLUSH) {
+	if (op->opcode == ENGINE_FLUSH) {
 		if (again && !op->sync)
 			submit(engine, op);
 		else
@@ -477,71 +480,71 @@ complete(struct engine *engine, struct engine_op *op, int res)
 		engine->starved_since = 0;
 	if (is_transfer(op)) {
 		release(engine, op, res);
-		/* The blocks of what a file is on can be larger. */
+		/* The file system may need a larger alignment. */
 		if (res == -EINVAL && op->direct)
-			op->cached = again = true;
+			op->force_buffered = again = true;
 	}
 	if (res > 0) {
 		advance(op, res);
-		again = op->left > 0;
+		again = op->remaining > 0;
 	} else if (res == 0 && is_transfer(op)) {
-		op->error = ENXIO; /* the file is smaller than it was */
+		op->error = ENXIO; /* beyond the end of a truncated file */
 	} else if (!again) {
 		op->error = -res;
 	}
-	if (again) /* it came before all that have not been started */
-		STAILQ_INSERT_HEAD(&engine->waiting, op, link);
+	if (again) /* keeps its place in the order */
+		STAILQ_INSERT_HEAD(&engine->queued, op, link);
 	else
 		STAILQ_INSERT_TAIL(&engine->done, op, link);
 }
 
 /*
- * Start what waits, in the order of arrival.
+ * Submit queued operations, in the order of arrival.
  */
 static void
-start_waiting(struct engine *engine)
+start_queued(struct engine *engine)
 {
 	struct engine_op *op;
 
-	while ((op = STAILQ_FIRST(&engine->waiting)) != NULL) {
+	while ((op = STAILQ_FIRST(&engine->queued)) != NULL) {
 		if (engine->starved || (op->sync && engine->budget <= 0) ||
 		    (is_transfer(op) && !admit(engine, op)))
 			return;
-		STAILQ_REMOVE_HEAD(&engine->waiting, link);
+		STAILQ_REMOVE_HEAD(&engine->queued, link);
 		if (op->sync) {
 			complete(engine, op, perform(engine, op));
 		} else {
-			engine->budget -= roundup(op->left, PAGE);
+			engine->budget -= roundup(op->remaining, PAGE);
 			submit(engine, op);
 		}
 	}
 }
 
 /*
- * Start what can be started now.
+ * Submit what can be submitted now.
  */
 static void
 kick(struct engine *engine)
 {
 	int e;
 
-	start_waiting(engine);
+	start_queued(engine);
 	start_flushes(engine);
 	if (io_uring_sq_ready(&engine->uring) == 0)
 		return;
-	/* What is not taken now stays queued for the next time. */
+	/* SQEs that are not consumed stay for the next time. */
 	e = io_uring_submit(&engine->uring);
-	if (e < 0 && e != engine->refusal && e != -EINTR && e != -EAGAIN &&
+	if (e < 0 && e != engine->submit_error && e != -EINTR && e != -EAGAIN &&
 	    e != -EBUSY)
 		xtl_log(engine->log, XTL_CRITICAL, -e, "vdisk",
 		    "cannot submit to io_uring");
-	engine->refusal = e;
+	engine->submit_error = e;
 }
 
 void
 engine_kick(struct engine *engine)
 {
-	engine->budget = AT_ONCE;
+	engine->budget = KICK_BUDGET;
 	engine->starved = false;
 	kick(engine);
 }
@@ -550,7 +553,7 @@ bool
 engine_pending(const struct engine *engine)
 {
 	return engine->budget <= 0 && !engine->starved &&
-	       !STAILQ_EMPTY(&engine->waiting);
+	       !STAILQ_EMPTY(&engine->queued);
 }
 
 struct engine_op *
@@ -560,7 +563,7 @@ engine_reap(struct engine *engine)
 	struct engine_op *op;
 
 	while ((op = STAILQ_FIRST(&engine->done)) == NULL) {
-		/* Before we say "nothing yet", what goes on may do so. */
+		/* What was resubmitted may complete at once. */
 		if (!io_uring_peek_batch_cqe(&engine->uring, &cqe, 1)) {
 			kick(engine);
 			if (!STAILQ_EMPTY(&engine->done))

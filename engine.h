@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Asynchronous operations on the disk's bytes, each of them to its end.  Knows
+ * Asynchronous operations on the disk, each carried on until complete.  Knows
  * nothing of virtio.
  */
 #ifndef ENGINE_H
@@ -14,7 +14,7 @@
 struct disk;
 struct engine;
 
-enum engine_what {
+enum engine_opcode {
 	ENGINE_READ,
 	ENGINE_WRITE,
 	ENGINE_FLUSH,	 /* fdatasync() */
@@ -23,13 +23,13 @@ enum engine_what {
 };
 
 struct engine_op {
-	/* The caller's; the last four change meanwhile. */
-	enum engine_what what;
+	/* In; the last four change during execution. */
+	enum engine_opcode opcode;
 	int mode;	    /* of fallocate() */
 	uint64_t offset;    /* in the disk, in bytes */
-	uint64_t left;	    /* as many bytes; of data, less than 4 GiB */
-	struct iovec *data; /* ... in these, which are the caller's, too */
-	unsigned segments;  /* ... as many iovecs */
+	uint64_t remaining; /* bytes; of data, less than 4 GiB */
+	struct iovec *data; /* iovecs, the caller's */
+	unsigned segments;  /* number of iovecs */
 
 	/* The outcome: */
 	uint64_t done; /* bytes transferred */
@@ -38,11 +38,11 @@ struct engine_op {
 	/* The rest is engine.c's, and 'link' the caller's before and after. */
 	STAILQ_ENTRY(engine_op) link;
 	unsigned retries;
-	bool sync;    /* io_uring cannot do it: it is done at once */
-	bool cached;  /* the kernel refuses it without the page cache */
-	bool direct;  /* the kernel has it so: */
-	char *buffer; /* by way of this memory; or NULL */
-	uint32_t len; /* ... as many bytes */
+	bool sync;	     /* io_uring cannot do it: it is done at once */
+	bool force_buffered; /* buffered I/O, after EINVAL from O_DIRECT */
+	bool direct;	     /* submitted as O_DIRECT: */
+	char *buffer;	     /* by way of this memory; or NULL */
+	uint32_t len;	     /* ... bytes in it */
 };
 STAILQ_HEAD(engine_ops, engine_op);
 
@@ -53,24 +53,23 @@ STAILQ_HEAD(engine_ops, engine_op);
 struct engine *engine_open(const struct disk *disk, unsigned max);
 
 /*
- * Start an operation.  It reaches the kernel at the next engine_kick(), many
- * with one system call, and comes back by engine_reap().
+ * Queue an operation. engine_kick() submits all that are queued with one system
+ * call; each is returned by engine_reap().
  */
 void engine_start(struct engine *engine, struct engine_op *op);
 void engine_kick(struct engine *engine);
 
 /*
- * Whether engine_kick() has left something that it can go on with at once: it
- * does not do everything in one go, so that there is time for other things.
+ * Whether engine_kick() has used up its budget and has more to submit.
  */
 bool engine_pending(const struct engine *engine);
 
 /*
- * An operation that is over; NULL if there is none at the moment.  Never waits.
+ * A completed operation, or NULL.  Never blocks.
  */
 struct engine_op *engine_reap(struct engine *engine);
 
-/* Readable (POLLIN) when the kernel has finished something. */
+/* Readable (POLLIN) when there are completions. */
 int engine_fd(const struct engine *engine);
 
 /*

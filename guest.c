@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Guest memory as one linear window: guest-physical address 'gpa' is at
- * window + gpa, so what is contiguous for the guest is contiguous here, and
- * finding a page is testing a bit.  Owns the window, the knowledge of which
- * pages are mapped in it, and how many may be.  Does not know what they are used
- * for.
+ * Guest memory as one linear window: guest-physical address 'gpa' is at window
+ * + gpa, so what is contiguous for the guest is contiguous here, and finding a
+ * page is testing a bit.  Owns the window, the knowledge of which pages are
+ * mapped in it, and how many may be.  Does not know what they are used for.
  *
  * What is mapped takes from what the host has for all its programs: on an
- * auto-translated dom0, Linux's privcmd takes a page of dom0's for every page of
- * a mapping, even if the guest has none there, and keeps it until the mapping
- * goes as a whole; if it is split, the wrong pages are freed.  So no mapping is
- * kept in which a page is missing, what is mapped is bounded, and it is given
- * back by chunks, which no mapping crosses: all mappings of one go with one call.
+ * auto-translated dom0, Linux's privcmd takes a page of dom0's for every page
+ * of a mapping, even if the guest has none there, and keeps it until the
+ * mapping goes as a whole; if it is split, the wrong pages are freed.  So no
+ * mapping is kept in which a page is missing, what is mapped is bounded, and it
+ * is given back by chunks, which no mapping crosses: all mappings of one go
+ * with one call.
  *
- * A page whose chunk has none mapped is looked for elsewhere first, alone, since
- * to look for it in the window costs page tables that stay.  It then gets its
- * neighbours, and when another page of the chunk is needed, all of the chunk,
- * since the calls cost more than the pages do.  Near the limit that would drive
- * out too much, so there it is neighbours only, and in the end single pages.
+ * A page whose chunk has none mapped is looked for elsewhere first, alone,
+ * since to look for it in the window costs page tables that stay.  It then gets
+ * its neighbours, and when another page of the chunk is needed, all of the
+ * chunk, since the calls cost more than the pages do.  Near the limit that
+ * would drive out too much, so there it is neighbours only, and in the end
+ * single pages.
  */
 #include <endian.h>
 #include <errno.h>
@@ -44,8 +45,8 @@
 #define PAGE_BYTES (UINT64_C(1) << PAGE_BITS)
 
 /* Pages of a chunk, 2 MiB, which fill one of our page tables; of neighbours. */
-#define CHUNK UINT64_C(512)
-#define UNIT  UINT64_C(16)
+#define CHUNK	UINT64_C(512)
+#define CLUSTER UINT64_C(16)
 
 /*
  * Guest-physical addresses of guests that are mapped one to one reach as far as
@@ -56,38 +57,44 @@
 #define WINDOW_BITS_MAX 46
 #define WINDOW_BITS_MIN 34
 
-/* Ranges reported to Xen at a time: privcmd takes 4096 bytes of them at most. */
+/*
+ * Ranges reported to Xen at a time: privcmd takes 4096 bytes of them at most.
+ */
 #define EXTENTS	     128
 
 #define WINDOW_PROT  PROT_NONE
 #define WINDOW_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 /*
- * Mappings, each of which is an area of our address space, and so may be what is
- * between two: half of what Linux allows (vm.max_map_count), less our others.
+ * Mappings, each of which is an area of our address space, and so may be what
+ * is between two: half of what Linux allows (vm.max_map_count), less our
+ * others.
  */
 #define AREAS_MAX UINT64_C(32000)
 
 /* Chunks whose descriptions become writable together. */
 #define LEAF UINT64_C(4096)
 
-/* In pages: what a request of the usual size can need, scattered as it may be. */
+/*
+ * In pages: what a request of the usual size can need, scattered as it may be.
+ */
 #define LIMIT_MIN UINT64_C(2048)
 
 /* Part of the host's means that is for one disk. */
-#define SHARE 8
+#define LIMIT_DIVISOR 8
 
 /* Seconds for which less is mapped after the host has refused more. */
-#define RECOVERY 10
+#define SHORTAGE_BACKOFF_S 10
 
 struct chunk {
 	uint64_t present[CHUNK / 64]; /* a bit per page: 1 is mapped */
 	TAILQ_ENTRY(chunk) link;      /* if there are any */
-	uint32_t kept;	/* guest->pass when guest_keep() was told */
-	uint16_t pages; /* mapped */
-	uint16_t areas; /* ... by so many mappings */
-	bool used;	/* since guest_reclaim() came by */
-	bool sparse;	/* pages were missing */
+	uint32_t
+	    pinned_pass; /* guest->reclaim_pass when guest_pin() was told */
+	uint16_t pages;	 /* mapped */
+	uint16_t areas;	 /* ... by so many mappings */
+	bool used;	 /* since guest_reclaim() came by */
+	bool sparse;	 /* pages were missing */
 } __attribute__((aligned(128)));
 
 struct guest {
@@ -99,12 +106,12 @@ struct guest {
 	uint64_t areas;		    /* ... by so many mappings */
 	uint64_t limit; /* of both, since page tables are pages, too: for now */
 	uint64_t bound; /* ... ever */
-	uint64_t lacking; /* pages that guest_ptr() could not map */
-	enum guest_lack lack;
-	bool frugal;   /* map nothing that is not asked for */
-	bool told;     /* that the host has no room */
-	uint32_t pass; /* of guest_reclaim() */
-	time_t recovery;
+	uint64_t pages_short; /* pages that guest_map() could not map */
+	enum guest_map_error map_error;
+	bool no_fault_around;  /* map nothing that is not asked for */
+	bool shortage_logged;  /* that the host has no room */
+	uint32_t reclaim_pass; /* of guest_reclaim() */
+	time_t backoff_end;
 	xentoollog_logger *log;
 	xenforeignmemory_handle *fmem;
 	xendevicemodel_handle *dmod;
@@ -136,7 +143,7 @@ at(const struct guest *guest, uint64_t page)
  * on: pages that the guest gave up would stay within reach.
  */
 static void
-replace(struct guest *guest, void *p, uint64_t len, int prot)
+map_anonymous(struct guest *guest, void *p, uint64_t len, int prot)
 {
 	if (mmap(p, len, prot, WINDOW_FLAGS | MAP_FIXED, -1, 0) != MAP_FAILED)
 		return;
@@ -153,7 +160,7 @@ replace(struct guest *guest, void *p, uint64_t len, int prot)
 static void
 unmap(struct guest *guest, char *p, uint64_t pages)
 {
-	replace(guest, p, pages << PAGE_BITS, WINDOW_PROT);
+	map_anonymous(guest, p, pages << PAGE_BITS, WINDOW_PROT);
 }
 
 /*
@@ -173,28 +180,28 @@ now(void)
  * do, and do not know how to wait.
  */
 static void
-refused(struct guest *guest)
+handle_shortage(struct guest *guest)
 {
 	uint64_t most = guest->pages + guest->areas;
 
-	if (!guest->told)
+	if (!guest->shortage_logged)
 		xtl_log(guest->log, XTL_WARN, errno, "vdisk",
 		    "the host has no room to map more of the guest's memory "
 		    "than %llu MiB, so requests may wait: see CAVEATS in "
 		    "vdisk(8)",
 		    (unsigned long long)guest_mapped(guest) >> 20);
-	guest->told = true;
+	guest->shortage_logged = true;
 	guest->limit = MIN(MAX(most - most / 4, LIMIT_MIN), guest->bound);
-	guest->recovery = now() + RECOVERY;
-	guest->lack = GUEST_HOST;
+	guest->backoff_end = now() + SHORTAGE_BACKOFF_S;
+	guest->map_error = GUEST_NO_RESOURCES;
 }
 
 /*
- * Map 'n' pages from 'first' on at 'p' as one mapping; err[i] is 0 for each that
- * the guest has.  False: the host refuses.
+ * Map 'n' pages from 'first' on at 'p' as one mapping; err[i] is 0 for each
+ * that the guest has.  False: the host refuses.
  */
 static bool
-map(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
+map_range(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 {
 	xen_pfn_t gfn[CHUNK];
 
@@ -203,8 +210,8 @@ map(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, p,
 		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL)
 		return true;
-	refused(guest);
-	/* It may have left a hole for other mappings to fall into. */
+	handle_shortage(guest);
+	/* It may have left a hole that other mappings could take. */
 	unmap(guest, p, n);
 	return false;
 }
@@ -213,12 +220,12 @@ map(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
  * Whether the guest has the page.
  */
 static bool
-exists(struct guest *guest, uint64_t page)
+probe(struct guest *guest, uint64_t page)
 {
 	char *p = guest->window + guest->size;
 	int err;
 
-	if (!map(guest, p, page, 1, &err))
+	if (!map_range(guest, p, page, 1, &err))
 		return false;
 	unmap(guest, p, 1);
 	return err == 0;
@@ -228,7 +235,7 @@ exists(struct guest *guest, uint64_t page)
  * Pages [from, to) of a chunk are mapped, by one mapping.
  */
 static void
-record(struct guest *guest, uint64_t from, uint64_t to)
+account(struct guest *guest, uint64_t from, uint64_t to)
 {
 	struct chunk *c = &guest->chunk[from / CHUNK];
 
@@ -258,8 +265,8 @@ run(const int *err, uint64_t from, uint64_t to)
 }
 
 /*
- * Map what the guest has of pages [from, to) of a chunk, none of which is mapped:
- * where pages are missing, 'page' and all longer runs.
+ * Map what the guest has of pages [from, to) of a chunk, none of which is
+ * mapped: where pages are missing, 'page' and all longer runs.
  */
 static void
 map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
@@ -267,23 +274,24 @@ map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
 	uint64_t n = to - from, end;
 	int err[CHUNK], again[CHUNK];
 
-	if (!map(guest, at(guest, from), from, n, err))
+	if (!map_range(guest, at(guest, from), from, n, err))
 		return;
 	if (err[0] == 0 && run(err, 0, n) == n) {
-		record(guest, from, to);
+		account(guest, from, to);
 		return;
 	}
 	unmap(guest, at(guest, from), n);
-	guest->chunk[page / CHUNK].sparse |= n > UNIT;
+	guest->chunk[page / CHUNK].sparse |= n > CLUSTER;
 	for (uint64_t i = 0; i < n; i = end) {
 		end = run(err, i, n);
-		if (err[i] != 0 ||
-		    (end - i < UNIT && (page < from + i || page >= from + end)))
+		if (err[i] != 0 || (end - i < CLUSTER &&
+				       (page < from + i || page >= from + end)))
 			continue;
-		if (!map(guest, at(guest, from + i), from + i, end - i, again))
+		if (!map_range(
+			guest, at(guest, from + i), from + i, end - i, again))
 			return;
 		if (again[0] == 0 && run(again, 0, end - i) == end - i)
-			record(guest, from + i, from + end);
+			account(guest, from + i, from + end);
 		else /* it is just giving them up */
 			unmap(guest, at(guest, from + i), end - i);
 	}
@@ -295,17 +303,17 @@ map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
 static uint64_t
 limit(struct guest *guest)
 {
-	if (guest->limit < guest->bound && now() >= guest->recovery)
+	if (guest->limit < guest->bound && now() >= guest->backoff_end)
 		guest->limit = guest->bound;
 	return guest->limit;
 }
 
 /*
- * Map the missing page 'page', and in the same go what else is needed before page
- * 'end', or may be soon.
+ * Map the missing page 'page', and in the same go what else is needed before
+ * page 'end', or may be soon.
  */
 static bool
-fetch(struct guest *guest, uint64_t page, uint64_t end)
+fault_in(struct guest *guest, uint64_t page, uint64_t end)
 {
 	struct chunk *c = &guest->chunk[page / CHUNK];
 	uint64_t first = page - page % CHUNK, most = limit(guest);
@@ -314,18 +322,18 @@ fetch(struct guest *guest, uint64_t page, uint64_t end)
 		uint64_t from, to, most;
 	} choice[] = {
 	    {first, first + CHUNK, most - most / 8},
-	    {page - page % UNIT, roundup(end, UNIT), most},
+	    {page - page % CLUSTER, roundup(end, CLUSTER), most},
 	    {page, end, most},
 	};
-	int i = guest->frugal || c->sparse ? 2 : c->pages == 0;
+	int i = guest->no_fault_around || c->sparse ? 2 : c->pages == 0;
 	bool *leaf = &guest->leaf[page / CHUNK / LEAF];
 	uint64_t from, to;
 
-	guest->lack = GUEST_ABSENT;
-	if (c->pages == 0 && !exists(guest, page))
+	guest->map_error = GUEST_NOT_PRESENT;
+	if (c->pages == 0 && !probe(guest, page))
 		return false;
 	if (!*leaf) {
-		replace(guest, &guest->chunk[page / CHUNK / LEAF * LEAF],
+		map_anonymous(guest, &guest->chunk[page / CHUNK / LEAF * LEAF],
 		    LEAF * sizeof(*c), PROT_READ | PROT_WRITE);
 		*leaf = true;
 		guest->areas++;
@@ -337,64 +345,64 @@ fetch(struct guest *guest, uint64_t page, uint64_t end)
 		for (to = page + 1; to < MIN(choice[i].to, first + CHUNK); to++)
 			if (is_present(guest, to))
 				break;
-		guest->lacking = to - from + 1;
-		guest->lack = GUEST_ABSENT;
-		if (guest->pages + guest->areas + guest->lacking <=
+		guest->pages_short = to - from + 1;
+		guest->map_error = GUEST_NOT_PRESENT;
+		if (guest->pages + guest->areas + guest->pages_short <=
 			choice[i].most &&
 		    guest->areas < AREAS_MAX) {
 			map_present(guest, page, from, to);
-			if (guest->lack == GUEST_ABSENT)
+			if (guest->map_error == GUEST_NOT_PRESENT)
 				break;
 		} else {
-			guest->lack = guest->limit < guest->bound
-					  ? GUEST_HOST
-					  : GUEST_OVER_LIMIT;
+			guest->map_error = guest->limit < guest->bound
+					       ? GUEST_NO_RESOURCES
+					       : GUEST_OVER_LIMIT;
 		}
 	}
-	guest->frugal |= guest->lack == GUEST_OVER_LIMIT;
+	guest->no_fault_around |= guest->map_error == GUEST_OVER_LIMIT;
 	return is_present(guest, page);
 }
 
 /*
- * guest_ptr() for what is not all mapped from page 'page' on.
+ * guest_map() for what is not all mapped from page 'page' on.
  */
 static __attribute__((noinline)) void *
-fetch_all(struct guest *guest, uint64_t page, uint64_t gpa, uint64_t end)
+fault_in_range(struct guest *guest, uint64_t page, uint64_t gpa, uint64_t end)
 {
 	for (; page << PAGE_BITS < end; page++) {
 		if (is_present(guest, page))
 			guest->chunk[page / CHUNK].used = true;
-		else if (!fetch(guest, page, howmany(end, PAGE_BYTES)))
+		else if (!fault_in(guest, page, howmany(end, PAGE_BYTES)))
 			return NULL;
 	}
 	return guest->window + gpa;
 }
 
 void *
-guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
+guest_map(struct guest *guest, uint64_t gpa, size_t len)
 {
 	uint64_t page, end;
 
 	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size) {
-		guest->lack = GUEST_ABSENT;
+		guest->map_error = GUEST_NOT_PRESENT;
 		return NULL;
 	}
 	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++) {
 		if (!is_present(guest, page))
-			return fetch_all(guest, page, gpa, end);
+			return fault_in_range(guest, page, gpa, end);
 		guest->chunk[page / CHUNK].used = true;
 	}
 	return guest->window + gpa;
 }
 
-enum guest_lack
-guest_lack(const struct guest *guest)
+enum guest_map_error
+guest_map_error(const struct guest *guest)
 {
-	return guest->lack;
+	return guest->map_error;
 }
 
 void
-guest_keep(struct guest *guest, const void *p, size_t len)
+guest_pin(struct guest *guest, const void *p, size_t len)
 {
 	uint64_t first = (const char *)p - guest->window, last = first + len;
 
@@ -404,11 +412,12 @@ guest_keep(struct guest *guest, const void *p, size_t len)
 	for (first >>= PAGE_BITS, last = (last - 1) >> PAGE_BITS;
 	     first / CHUNK <= last / CHUNK; first += CHUNK)
 		if (guest->chunk[first / CHUNK].pages > 0)
-			guest->chunk[first / CHUNK].kept = guest->pass;
+			guest->chunk[first / CHUNK].pinned_pass =
+			    guest->reclaim_pass;
 }
 
 static void
-give_back(struct guest *guest, struct chunk *c)
+evict(struct guest *guest, struct chunk *c)
 {
 	unmap(guest, at(guest, (c - guest->chunk) * CHUNK), CHUNK);
 	guest->pages -= c->pages;
@@ -417,7 +426,8 @@ give_back(struct guest *guest, struct chunk *c)
 }
 
 /*
- * By the CLOCK algorithm: what was used again since the last time is spared once.
+ * By the CLOCK algorithm: what was used again since the last time is spared
+ * once.
  */
 bool
 guest_reclaim(struct guest *guest)
@@ -426,21 +436,21 @@ guest_reclaim(struct guest *guest)
 	bool done = false;
 	struct chunk *c;
 
-	most -= MIN(most, MAX(most / 16, guest->lacking));
+	most -= MIN(most, MAX(most / 16, guest->pages_short));
 	while (turns-- > 0 && (c = TAILQ_FIRST(&guest->mapped)) != NULL &&
 	       (guest->pages + guest->areas > most ||
 		   guest->areas > AREAS_MAX - AREAS_MAX / 16)) {
 		TAILQ_REMOVE(&guest->mapped, c, link);
-		if (c->used || c->kept == guest->pass) {
+		if (c->used || c->pinned_pass == guest->reclaim_pass) {
 			c->used = false;
 			TAILQ_INSERT_TAIL(&guest->mapped, c, link);
 		} else {
-			give_back(guest, c);
+			evict(guest, c);
 			done = true;
 		}
 	}
-	guest->pass++;
-	guest->frugal &= !done;
+	guest->reclaim_pass++;
+	guest->no_fault_around &= !done;
 	return done;
 }
 
@@ -451,14 +461,14 @@ guest_mapped(const struct guest *guest)
 }
 
 void
-guest_forget(struct guest *guest)
+guest_unmap_all(struct guest *guest)
 {
 	guest->limit = guest->bound;
 	if (guest->pages == 0)
 		return;
 	/* The kernel unmaps whatever stood there. */
 	unmap(guest, guest->window, guest->size >> PAGE_BITS);
-	replace(guest, guest->chunk,
+	map_anonymous(guest, guest->chunk,
 	    guest->size / PAGE_BYTES / CHUNK * sizeof(struct chunk), PROT_READ);
 	for (uint64_t i = 0; i < sizeof(guest->leaf); i++)
 		guest->leaf[i] = false;
@@ -497,8 +507,8 @@ report(struct guest *guest, unsigned first, unsigned n)
 }
 
 /*
- * Xen looks at the pages only if the guest is being copied.  Then it refuses the
- * very last one of the guest, and all before that in the call (Xen 4.20).
+ * Xen looks at the pages only if the guest is being copied.  Then it refuses
+ * the very last one of the guest, and all before that in the call (Xen 4.20).
  */
 void
 guest_report(struct guest *guest)
@@ -527,8 +537,8 @@ guest_report(struct guest *guest)
 /*
  * Bytes of a guest's memory that this host can spare for one disk: a share of
  * our domain's own memory, which pays for the rest, or on Arm of the address
- * space that Xen has left it for foreign pages, if that is less (all regions but
- * the first, which is for grants, in 64 bits each).
+ * space that Xen has left it for foreign pages, if that is less (all regions
+ * but the first, which is for grants, in 64 bits each).
  */
 static uint64_t
 default_limit(void)
@@ -542,7 +552,7 @@ default_limit(void)
 		room += be64toh(region[i][1]);
 	if (fd >= 0)
 		close(fd);
-	return (room > 0 ? MIN(room, memory) : memory) / SHARE;
+	return (room > 0 ? MIN(room, memory) : memory) / LIMIT_DIVISOR;
 }
 
 /*
@@ -579,13 +589,13 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 
 	_Static_assert(sizeof(void *) == 8, "the window needs 64 bits");
 	if (guest == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
+		xtl_log(log, XTL_ERROR, errno, "vdisk", "out of memory");
 		return NULL;
 	}
 	guest->log = log;
 	guest->domid = domid;
 	guest->report_errno = ESRCH; /* a guest that is gone has no copy */
-	guest->pass = 1;
+	guest->reclaim_pass = 1;
 	TAILQ_INIT(&guest->mapped);
 	if (limit == GUEST_LIMIT_DEFAULT)
 		limit = default_limit();
@@ -593,7 +603,7 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 	/* A chunk with holes is mapped page by page, which must be ours too. */
 	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES) {
 		xtl_log(log, XTL_ERROR, -1, "vdisk",
-		    "this kernel's pages are not of %d bytes, as Xen's are",
+		    "the kernel's page size is not %d bytes, which is Xen's",
 		    (int)PAGE_BYTES);
 		return NULL;
 	}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Guest memory: the one gate between guest-physical addresses and pointers.
+ * Guest memory: the only translation from guest-physical addresses (gpa) to
+ * pointers (hva).
  */
 #ifndef GUEST_H
 #define GUEST_H
@@ -25,37 +26,38 @@ struct guest *guest_open(
 
 /*
  * The guest-physical range [gpa, gpa + len) as a contiguous range here, mapped
- * for reading and writing; NULL if that cannot be, and then guest_lack() says
- * why.  'len' may be 0.
+ * for reading and writing; NULL if that cannot be, and then guest_map_error()
+ * says why.  'len' may be 0.
  *
  * The guest shares this memory and changes it at any time: read once, then
- * judge.  The pointer is good until guest_reclaim() or guest_forget(); it may be
- * kept in a request in flight, and nowhere else.
+ * judge.  The pointer is good until guest_reclaim() or guest_unmap_all(); it
+ * may be kept in a request in flight, and nowhere else.
  */
-void *guest_ptr(struct guest *guest, uint64_t gpa, size_t len);
+void *guest_map(struct guest *guest, uint64_t gpa, size_t len);
 
-/* Why the last guest_ptr() that gave NULL did so. */
-enum guest_lack {
-	GUEST_ABSENT,	  /* some of it is not guest memory */
-	GUEST_HOST,	  /* not now: the host has no room for it */
-	GUEST_OVER_LIMIT, /* not now: more would be mapped than the limit */
+/* Why the last guest_map() that gave NULL did so. */
+enum guest_map_error {
+	GUEST_NOT_PRESENT,  /* some of it is not guest memory */
+	GUEST_NO_RESOURCES, /* not now: the host has no room for it */
+	GUEST_OVER_LIMIT,   /* not now: more would be mapped than the limit */
 };
-enum guest_lack guest_lack(const struct guest *guest);
+enum guest_map_error guest_map_error(const struct guest *guest);
 
 /*
  * Give back some of what is mapped, the least recently used first, but nothing
- * that was kept by guest_keep() since the last call.  False: there was nothing
+ * that was kept by guest_pin() since the last call.  False: there was nothing
  * to give back.  Pointers are good only to what was kept.  To keep what is not
  * guest memory is harmless.
  */
 bool guest_reclaim(struct guest *guest);
-void guest_keep(struct guest *guest, const void *p, size_t len);
+void guest_pin(struct guest *guest, const void *p, size_t len);
 
 /*
- * For a guest that runs on while its memory is copied, to migrate: guest_wrote()
- * notes that [gpa, gpa + len), mapped or not, has been written to, which Xen does
- * not see; guest_report() tells Xen of all that was noted, mostly with one
- * hypercall, so that it is copied again.  What no guest can have is ignored.
+ * For a guest that runs on while its memory is copied, to migrate:
+ * guest_wrote() notes that [gpa, gpa + len), mapped or not, has been written
+ * to, which Xen does not see; guest_report() tells Xen of all that was noted,
+ * mostly with one hypercall, so that it is copied again.  What no guest can
+ * have is ignored.
  */
 #if defined(__x86_64__)
 #define GUEST_CAN_MIGRATE true
@@ -66,11 +68,11 @@ void guest_wrote(struct guest *guest, uint64_t gpa, uint64_t len);
 void guest_report(struct guest *guest);
 
 /*
- * Unmap everything: the guest gave pages back and they must not be written or
- * read any more.  Nothing may be in flight.  What is needed again is mapped
- * again by guest_ptr().
+ * Unmap everything, for IOREQ_TYPE_INVALIDATE: pages were removed from the
+ * guest and must not be accessed any more.  Nothing may be in flight.
+ * guest_map() maps again on demand.
  */
-void guest_forget(struct guest *guest);
+void guest_unmap_all(struct guest *guest);
 
 /*
  * Bytes of the window that are mapped.

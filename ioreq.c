@@ -4,10 +4,10 @@
  * vCPU, the event channels that go with it, and the guest's interrupt.  Knows
  * nothing of virtio or disks.
  *
- * A slot goes STATE_IOREQ_READY (Xen) -> STATE_IOREQ_INPROCESS -> STATE_IORESP_READY
- * (us) -> STATE_IOREQ_NONE (Xen), see xen/hvm/ioreq.h, and its vCPU stands
- * still meanwhile.  The states are all that says which vCPU waits; an event is
- * only a reason to look.
+ * A slot goes STATE_IOREQ_READY (Xen) -> STATE_IOREQ_INPROCESS ->
+ * STATE_IORESP_READY (us) -> STATE_IOREQ_NONE (Xen), see xen/hvm/ioreq.h, and
+ * its vCPU is blocked meanwhile.  Only the states say which accesses are
+ * pending; an event is merely a hint to scan them.
  *
  * The page outlives us: Xen keeps it, the window and the ports for as long as
  * the domain lives.  The slots do not fill it, so the device keeps its state
@@ -41,25 +41,25 @@
 #define PAGE_BYTES 4096
 #define SLOTS	   (PAGE_BYTES / sizeof(ioreq_t))
 
-/* Servers that a domain can have (MAX_NR_IOREQ_SERVERS in Xen). */
-#define SERVERS 8
+/* MAX_NR_IOREQ_SERVERS in Xen. */
+#define MAX_IOREQ_SERVERS 8
 
-/* How long a predecessor may take to die, in hundredths of a second. */
-#define PATIENCE 200
+/* Retries, 10 ms apart, while a killed predecessor exits. */
+#define BIND_RETRIES 200
 
 /*
- * What a successor knows our server by.  It lies in the last slot of the page,
- * clear of what Xen sets when it enables a server: should there be so many
- * vCPUs that this slot is in use, both of us find what we expect.
+ * By this a successor recognises our server.  It is in the last slot of the
+ * page, clear of vp_eport, which Xen sets when the server is enabled: should
+ * there be so many vCPUs that the slot is in use, neither is overwritten.
  */
-struct mark {
+struct signature {
 	uint64_t magic;
 	uint64_t base;	  /* of the register window */
-	uint32_t version; /* layout of mark and state */
+	uint32_t version; /* layout of signature and state */
 	uint32_t size;	  /* of the state, in bytes */
 };
 
-_Static_assert(sizeof(struct mark) <= offsetof(ioreq_t, vp_eport),
+_Static_assert(sizeof(struct signature) <= offsetof(ioreq_t, vp_eport),
     "the mark lies in the way of a port");
 
 #define MAGIC UINT64_C(0x6b736964762d7876) /* "xv-vdisk" */
@@ -72,22 +72,21 @@ struct ioreq_server {
 	struct ioreq_config config;
 	domid_t domid;
 	ioservid_t id;
-	bool created;	   /* 'id' is a new server */
-	bool adopted;	   /* 'id' is a predecessor's */
-	bool has_qemu;	   /* the domain has a server such as QEMU's */
-	int irq_errno;	   /* last failure to interrupt, logged once */
-	ioreq_t *slot;	   /* in the page shared with Xen, one per vCPU */
-	struct mark *mark; /* in the same page */
-	ioreq_t *end;	   /* slots end before this one at the latest */
-	void *state;	   /* right behind that one, or private */
+	bool created;	       /* 'id' is a new server */
+	bool adopted;	       /* 'id' is a predecessor's */
+	bool has_device_model; /* e.g. QEMU's IOREQ server */
+	int irq_errno;	       /* last failure to interrupt, logged once */
+	ioreq_t *slot;	       /* in the page shared with Xen, one per vCPU */
+	struct signature *signature; /* in the same page */
+	ioreq_t *end; /* slots end before this one at the latest */
+	void *state;  /* after that one, or private memory */
 	unsigned vcpus;
-	unsigned next;	 /* slot at which this sweep continues */
-	int port[SLOTS]; /* our end of each vCPU's event channel */
+	unsigned next;	 /* slot at which the scan continues */
+	int port[SLOTS]; /* local port of each vCPU's event channel */
 };
 
 /*
- * What differs between the architectures: the guest's interrupt, and whether
- * there is one.
+ * What differs between architectures: the guest's interrupt controller.
  */
 #if defined(__aarch64__)
 const char *
@@ -96,9 +95,9 @@ ioreq_irq_invalid(unsigned long irq)
 	return irq >= 32 && irq <= 1019 ? NULL : "not an SPI (32 to 1019)";
 }
 
-static const bool needs_qemu = false;
+static const bool needs_device_model = false;
 
-/* Xen's vGIC takes 1 as an edge and ignores 0: spare it that call. */
+/* Xen's vGIC takes 1 as an edge and ignores 0: save that hypercall. */
 static int
 set_irq(struct ioreq_server *io, unsigned level)
 {
@@ -114,11 +113,11 @@ ioreq_irq_invalid(unsigned long irq)
 }
 
 /*
- * A PVH guest has no interrupt controller for ISA IRQs, and Xen does not look:
- * to raise one there is the end of the whole host (vpic_irq_positive_edge() in
- * Xen 4.20).  Nor can it be asked.  But unlike an HVM guest it has no QEMU.
+ * A PVH guest has no vPIC, and Xen does not check: to raise an ISA IRQ there
+ * crashes the host (vpic_irq_positive_edge() in Xen 4.20).  The kind of guest
+ * cannot be queried, but unlike an HVM guest PVH has no QEMU.
  */
-static const bool needs_qemu = true;
+static const bool needs_device_model = true;
 
 static int
 set_irq(struct ioreq_server *io, unsigned level)
@@ -131,10 +130,10 @@ set_irq(struct ioreq_server *io, unsigned level)
 #endif
 
 /*
- * Log a failure to set up, and tell so.
+ * Log a setup failure and return -1.
  */
 static int
-refused(struct ioreq_server *io, const char *what)
+setup_error(struct ioreq_server *io, const char *what)
 {
 	if (errno == ESRCH)
 		xtl_log(
@@ -152,7 +151,7 @@ refused(struct ioreq_server *io, const char *what)
 static xenforeignmemory_resource_handle *
 map_page(struct ioreq_server *io, int prot)
 {
-	size_t room =
+	size_t state_slots =
 	    (io->config.state_size + sizeof(ioreq_t) - 1) / sizeof(ioreq_t);
 	xenforeignmemory_resource_handle *r;
 	void *page = NULL;
@@ -163,50 +162,52 @@ map_page(struct ioreq_server *io, int prot)
 	if (r == NULL)
 		return NULL;
 	io->slot = page;
-	io->mark = (struct mark *)&io->slot[SLOTS - 1];
-	io->end = &io->slot[SLOTS - 1 - room - 1];
+	io->signature = (struct signature *)&io->slot[SLOTS - 1];
+	io->end = &io->slot[SLOTS - 1 - state_slots - 1];
 	io->state = io->end + 1;
 	return r;
 }
 
 /*
- * Look for the server of a predecessor.  If there is one its page is mapped, and
- * 'adopted' set.  -1: it cannot be continued.
+ * Find the server of a killed predecessor.  If there is one its page is mapped,
+ * and 'adopted' set. -1: it cannot be adopted.
  */
 static int
-adopt(struct ioreq_server *io)
+adopt_server(struct ioreq_server *io)
 {
 	xenforeignmemory_resource_handle *r;
-	struct mark mark;
+	struct signature signature;
 
-	for (io->id = 0; io->id < SERVERS; io->id++) {
+	for (io->id = 0; io->id < MAX_IOREQ_SERVERS; io->id++) {
 		evtchn_port_t buffered = 0;
 		int info = xendevicemodel_get_ioreq_server_info(
 		    io->dmod, io->domid, io->id, NULL, NULL, &buffered);
 
-		/* QEMU takes buffered requests, or is in a stub domain. */
+		/* QEMU has buffered ioreqs, or is in a stub domain. */
 		if (info < 0 ? errno == EPERM : buffered != 0)
-			io->has_qemu = true;
+			io->has_device_model = true;
 		if (info < 0 || buffered != 0)
 			continue;
-		/* It may be anybody's: look, but do not touch. */
+		/* It may be another program's: read only. */
 		r = map_page(io, PROT_READ);
 		if (r == NULL)
 			continue;
-		mark = *io->mark;
+		signature = *io->signature;
 		xenforeignmemory_unmap_resource(io->fmem, r);
-		if (mark.magic != MAGIC || mark.base != io->config.base)
+		if (signature.magic != MAGIC ||
+		    signature.base != io->config.base)
 			continue;
-		if (mark.version != io->config.state_version ||
-		    mark.size != io->config.state_size) {
+		if (signature.version != io->config.state_version ||
+		    signature.size != io->config.state_size) {
 			xtl_log(io->log, XTL_ERROR, -1, "vdisk",
-			    "domain %u: the disk at %#llx was left by another "
-			    "version of vdisk, which must be used to continue",
-			    io->domid, (unsigned long long)mark.base);
+			    "domain %u: the disk at %#llx has the state of "
+			    "another version of vdisk, which must be used to "
+			    "continue",
+			    io->domid, (unsigned long long)signature.base);
 			return -1;
 		}
 		if (map_page(io, PROT_READ | PROT_WRITE) == NULL)
-			return refused(io, "map the IOREQ page");
+			return setup_error(io, "map the IOREQ page");
 		io->adopted = true;
 		return 0;
 	}
@@ -214,39 +215,40 @@ adopt(struct ioreq_server *io)
 }
 
 /*
- * Create a server.  Whatever comes after the mark a successor finds, and does
- * again.  To be killed before it loses the server, one of 8, until the domain
- * ends: what is in it then, nothing, might as well be that of another program
- * that is just starting, and to take it from that would be worse.
+ * Create a server.  Every step after the signature can be repeated by a
+ * successor.  To be killed before it loses the server, one of 8, until the
+ * domain ends: what is in it then, nothing, might as well be that of another
+ * program that is just starting, and to take it from that would be worse.
  */
 static int
-create(struct ioreq_server *io)
+create_server(struct ioreq_server *io)
 {
-	/* Buffered requests make no sense for registers, and Arm has none. */
+	/* Registers need no buffered ioreqs, and Arm does not have them. */
 	if (xendevicemodel_create_ioreq_server(
 		io->dmod, io->domid, HVM_IOREQSRV_BUFIOREQ_OFF, &io->id) < 0)
-		return refused(io, "create an IOREQ server (does this Xen have "
-				   "them, and are fewer than 8 in use?)");
+		return setup_error(io,
+		    "create an IOREQ server (does this Xen have "
+		    "them, and are fewer than 8 in use?)");
 	io->created = true;
-	if (needs_qemu && !io->has_qemu) {
+	if (needs_device_model && !io->has_device_model) {
 		xtl_log(io->log, XTL_ERROR, -1, "vdisk",
-		    "domain %u has no QEMU, so it is no HVM guest, and nothing "
-		    "else can be interrupted",
+		    "domain %u has no QEMU: not an HVM guest, and no other has "
+		    "an interrupt to raise",
 		    io->domid);
 		return -1;
 	}
 	if (map_page(io, PROT_READ | PROT_WRITE) == NULL)
-		return refused(io, "map the IOREQ page");
-	*io->mark = (struct mark){.base = io->config.base,
+		return setup_error(io, "map the IOREQ page");
+	*io->signature = (struct signature){.base = io->config.base,
 	    .version = io->config.state_version,
 	    .size = io->config.state_size};
-	__atomic_store_n(&io->mark->magic, MAGIC, __ATOMIC_RELEASE);
+	__atomic_store_n(&io->signature->magic, MAGIC, __ATOMIC_RELEASE);
 	return 0;
 }
 
 /*
- * Bind the event channel of the next vCPU, for which a predecessor may have to
- * come to its end first.
+ * Bind the event channel of the next vCPU, with retries while a killed
+ * predecessor still holds it.
  */
 static int
 bind_port(struct ioreq_server *io)
@@ -260,11 +262,11 @@ bind_port(struct ioreq_server *io)
 			io->port[io->vcpus++] = port;
 			return 0;
 		}
-	} while (io->adopted && tries++ < PATIENCE && usleep(10000) == 0);
+	} while (io->adopted && tries++ < BIND_RETRIES && usleep(10000) == 0);
 	if (!io->adopted)
-		return refused(io, "bind a vCPU's event channel");
+		return setup_error(io, "bind a vCPU's event channel");
 	xtl_log(io->log, XTL_ERROR, -1, "vdisk",
-	    "domain %u: another vdisk serves the disk at %#llx", io->domid,
+	    "domain %u: another vdisk is serving the disk at %#llx", io->domid,
 	    (unsigned long long)io->config.base);
 	return -1;
 }
@@ -275,26 +277,26 @@ bind_port(struct ioreq_server *io)
  * enabled, and to no other slot.
  */
 static int
-enable(struct ioreq_server *io)
+enable_server(struct ioreq_server *io)
 {
 	if (xendevicemodel_map_io_range_to_ioreq_server(io->dmod, io->domid,
 		io->id, 1, io->config.base,
 		io->config.base + io->config.size - 1) < 0 &&
 	    !(io->adopted && errno == EEXIST))
-		return refused(io, "claim the register window");
+		return setup_error(io, "claim the register window");
 	if (xendevicemodel_set_ioreq_server_state(
 		io->dmod, io->domid, io->id, 1) < 0)
-		return refused(io, "enable the IOREQ server");
+		return setup_error(io, "enable the IOREQ server");
 	if (io->end->vp_eport != 0) {
-		/* No room behind the slots of so many vCPUs. */
-		io->mark->magic = 0;
+		/* The slots of so many vCPUs leave no space for the state. */
+		io->signature->magic = 0;
 		io->end = &io->slot[SLOTS];
 		io->state = calloc(1, io->config.state_size);
 		if (io->state == NULL)
-			return refused(io, "get memory");
+			return setup_error(io, "allocate memory");
 		xtl_log(io->log, XTL_NOTICE, -1, "vdisk",
-		    "domain %u has so many vCPUs that no other vdisk could "
-		    "continue after this one",
+		    "domain %u has so many vCPUs that the device state will "
+		    "not survive this process",
 		    io->domid);
 	}
 	while (
@@ -305,10 +307,10 @@ enable(struct ioreq_server *io)
 }
 
 /*
- * Take back a server that was created in vain; nobody waits in it yet.
+ * Destroy a server after a setup failure; no vCPU is blocked in it yet.
  */
 static void
-destroy(struct ioreq_server *io)
+destroy_server(struct ioreq_server *io)
 {
 	xendevicemodel_set_ioreq_server_state(io->dmod, io->domid, io->id, 0);
 	xendevicemodel_destroy_ioreq_server(io->dmod, io->domid, io->id);
@@ -320,7 +322,7 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 	struct ioreq_server *io = calloc(1, sizeof(*io));
 
 	if (io == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "no memory");
+		xtl_log(log, XTL_ERROR, errno, "vdisk", "out of memory");
 		return NULL;
 	}
 	io->log = log;
@@ -329,25 +331,28 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 	io->dmod = xendevicemodel_open(log, 0);
 	io->xce = xenevtchn_open(log, 0);
 	if (io->xce == NULL)
-		refused(io, "open Xen's event channels");
+		setup_error(io, "open Xen's event channels");
 	io->fmem = xenforeignmemory_open(log, 0);
 	if (io->dmod == NULL || io->xce == NULL || io->fmem == NULL)
 		return NULL; /* the library has logged the other two */
 	/*
-	 * All handles, one by one would leave out that by which xendevicemodel
-	 * could make any hypercall.  It needs none from now on.
+	 * All handles: xendevicemodel_restrict() alone would leave libxencall's
+	 * unrestricted privcmd handle open.
 	 */
 	if (xentoolcore_restrict_all(io->domid) < 0) {
-		refused(io, "give up what Xen allows for other domains");
+		setup_error(io, "restrict the Xen handles to this domain");
 		return NULL;
 	}
-	if (adopt(io) < 0 || (!io->adopted && create(io) < 0) ||
-	    enable(io) < 0) {
+	if (adopt_server(io) < 0 || (!io->adopted && create_server(io) < 0) ||
+	    enable_server(io) < 0) {
 		if (io->created)
-			destroy(io);
+			destroy_server(io);
 		return NULL;
 	}
-	/* Our predecessor may have answered, and not come to say so. */
+	/*
+	 * Our predecessor may have been killed between response and
+	 * notification.
+	 */
 	for (unsigned i = 0; i < io->vcpus; i++)
 		if (io->slot[i].state == STATE_IORESP_READY)
 			xenevtchn_notify(io->xce, io->port[i]);
@@ -368,19 +373,18 @@ ioreq_fd(const struct ioreq_server *io)
 }
 
 int
-ioreq_wake(struct ioreq_server *io)
+ioreq_ack_event(struct ioreq_server *io)
 {
 	int port = xenevtchn_pending(io->xce);
 
 	if (port >= 0 && xenevtchn_unmask(io->xce, port) == 0)
 		return 0;
-	xtl_log(io->log, XTL_CRITICAL, errno, "vdisk",
-	    "event channels do not work any more");
+	xtl_log(io->log, XTL_CRITICAL, errno, "vdisk", "event channel failure");
 	return -1;
 }
 
 /*
- * Whether 'slot' asks for something that a driver may ask for; *a is that.
+ * Decode 'slot' to *a.  False: not an access that drivers make.
  */
 static bool
 decode(const struct ioreq_server *io, const ioreq_t *slot, struct access *a)
@@ -418,13 +422,13 @@ ioreq_next(struct ioreq_server *io, struct access *a)
 		if (state != STATE_IOREQ_READY &&
 		    state != STATE_IOREQ_INPROCESS)
 			continue;
-		/* The state before the request that it announces. */
+		/* Load the state before the request. */
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 		slot->state = STATE_IOREQ_INPROCESS;
 		if (decode(io, slot, a))
 			return true;
 		a->data = UINT64_MAX;
-		ioreq_done(io, a);
+		ioreq_complete(io, a);
 	}
 	io->next = 0;
 	return false;
@@ -441,13 +445,13 @@ ioreq_pending(const struct ioreq_server *io)
 }
 
 void
-ioreq_done(struct ioreq_server *io, const struct access *a)
+ioreq_complete(struct ioreq_server *io, const struct access *a)
 {
 	ioreq_t *slot = &io->slot[a->vcpu];
 
 	if (slot->dir == IOREQ_READ)
 		slot->data = a->data;
-	/* The answer before the state that announces it. */
+	/* Store the response before the state. */
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 	((volatile ioreq_t *)slot)->state = STATE_IORESP_READY;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -467,7 +471,7 @@ ioreq_interrupt(struct ioreq_server *io, unsigned level)
 }
 
 bool
-ioreq_alive(struct ioreq_server *io)
+ioreq_domain_exists(struct ioreq_server *io)
 {
 	return xendevicemodel_get_ioreq_server_info(
 		   io->dmod, io->domid, io->id, NULL, NULL, NULL) == 0 ||

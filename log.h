@@ -16,8 +16,8 @@ struct log {
 };
 
 /*
- * Write messages of level 'least' and above to stderr from now on, each a line of
- * its own in which control characters are escaped.  Nobody waits for whoever
+ * Write messages of level 'least' and above to stderr from now on, each a line
+ * of its own in which control characters are escaped.  Nobody waits for whoever
  * reads it: while stderr takes no more, messages are dropped, and the next one
  * that is written is preceded by their number.
  */

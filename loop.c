@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The loop.  Owns the order in which things are served, busy polling, waiting,
- * and what signals ask for.
+ * The event loop.  Owns the order of accesses and requests, busy polling,
+ * waiting, and the handling of signals.
  */
 #include <poll.h>
 #include <sched.h>
@@ -21,49 +21,51 @@
 #include "ioreq.h"
 #include "loop.h"
 
-/* After so long without an event the guest is asked whether it still exists. */
+/*
+ * An idle loop checks this often whether the domain still exists: Xen does not
+ * notify anybody when it is destroyed.
+ */
 #define IDLE_TIMEOUT_MS 1000
 
 /*
- * For so long no requests are taken after guest memory was unmapped.  A guest
- * that gives up memory while it uses its disk says so for nearly every page, and
- * if each time the rings were mapped again first, that would take for ever.
- * Meanwhile there is nothing to wait for or to unmap.  And after so long memory
- * that could not be mapped is tried again.
+ * No requests are started for so long after an IOREQ_TYPE_INVALIDATE.  A
+ * ballooning guest sends one for nearly every page; were the rings mapped again
+ * in between, each would have to drain requests and unmap again.  During the
+ * backoff there is nothing to drain or unmap.  And after so long memory that
+ * could not be mapped is tried again.
  */
 #define INVALIDATE_BACKOFF_MS 5
 
 /*
- * To poll for so long is always worth it.  On slow machines it is worth it for
- * longer, for as long as to fall asleep and be woken would take so many times;
- * each time it would have taken that, whoever waits for our processor gets it.
+ * Busy polling before we sleep: the default.  Where wake-ups are slow it is
+ * longer, this many of them; and after the time of each we yield the processor.
  */
 #define POLL_US_DEFAULT	   50
 #define POLL_WAKEUP_FACTOR 16
 
 /*
- * How often in a row polling may fail before we do without, and how often until
- * we try again.
+ * After this many polls in a row that found nothing we stop polling, and after
+ * this many requests probe again, as KVM's halt polling does.
  */
 #define POLL_FAIL_MAX	    4
 #define POLL_PROBE_INTERVAL 256
 
-/* For so long work may keep us from signals. */
+/* Signals are checked at least this often while there is work. */
 #define EVENT_CHECK_MAX_MS 10
 
-/* In nanoseconds, as all times that we keep are. */
+/* In nanoseconds, as all times that we keep. */
 #define MICROSECOND UINT64_C(1000)
 #define MILLISECOND UINT64_C(1000000)
 
 struct loop {
 	struct loop_config on;
-	bool event; /* there is one to be taken off ioreq_fd() */
-	enum device_next next;
-	unsigned poll_failures[3]; /* in a row, by what was polled for */
+	bool event; /* an event on ioreq_fd() is not acknowledged yet */
+	enum device_event next;
+	unsigned poll_failures[3]; /* in a row, by expected event */
 	uint64_t now;
 	uint64_t last_work;
-	uint64_t last_yield;	   /* of the processor to others */
-	uint64_t last_event_check; /* by the kernel, for all descriptors */
+	uint64_t last_yield;	   /* of sched_yield() */
+	uint64_t last_event_check; /* of poll() */
 	uint64_t backoff_end;
 };
 
@@ -77,14 +79,14 @@ now(void)
 }
 
 /*
- * By the quickest of some samples, since others may be at work just now.
+ * The fastest of some samples, since other processes may disturb some.
  */
 uint64_t
 loop_calibrate_poll(void)
 {
 	enum { SAMPLES = 4 };
 	static const struct timespec moment = {.tv_nsec = 1};
-	uint64_t quickest = POLL_US_MAX * MICROSECOND / SAMPLES, begin, time;
+	uint64_t fastest = POLL_US_MAX * MICROSECOND / SAMPLES, begin, time;
 
 	prctl(PR_SET_TIMERSLACK, 1); /* or Linux adds 50 us */
 	for (int sample = 0; sample < SAMPLES; sample++) {
@@ -92,13 +94,13 @@ loop_calibrate_poll(void)
 		for (int i = 0; i < POLL_WAKEUP_FACTOR / SAMPLES; i++)
 			nanosleep(&moment, NULL);
 		time = now() - begin;
-		quickest = MIN(quickest, time);
+		fastest = MIN(fastest, time);
 	}
-	return MAX(POLL_US_DEFAULT * MICROSECOND, SAMPLES * quickest);
+	return MAX(POLL_US_DEFAULT * MICROSECOND, SAMPLES * fastest);
 }
 
 /*
- * Carry out one access.  False: it must wait until nothing is in flight.
+ * Handle one access.  False: retry it when nothing is in flight.
  */
 static bool
 handle_access(struct loop *l, struct access *a)
@@ -107,37 +109,38 @@ handle_access(struct loop *l, struct access *a)
 		return device_access(l->on.dev, a);
 	if (!device_idle(l->on.dev))
 		return false;
-	guest_forget(l->on.guest);
-	/* The pause is not prolonged: requests get their turn, too. */
+	guest_unmap_all(l->on.guest);
+	/* The backoff is not extended, so that requests are not starved. */
 	if (l->now >= l->backoff_end)
 		l->backoff_end = l->now + INVALIDATE_BACKOFF_MS * MILLISECOND;
 	return true;
 }
 
 /*
- * Whether to look for more work instead of sleeping, there having been some
- * ('worked') or not.  To be woken costs us, and a vCPU that waits, more than to
- * look for a while; but not for what mostly takes longer to come.  Once we
- * sleep, it seems to take longer than it does, by as much as that costs: so we
- * cannot tell that it would pay again, and try now and then.
+ * Whether to poll instead of sleeping, after a round with 'progress' or
+ * without.  A wake-up costs us, and the vCPU that is blocked, more than a short
+ * poll, unless the event mostly comes later.  While we sleep, events seem to
+ * come later than they do, by the cost of a wake-up: so we cannot tell that
+ * polling would pay again, and probe from time to time.
  */
 static bool
-busy_poll(struct loop *l, bool worked)
+busy_poll(struct loop *l, bool progress)
 {
 	unsigned *failures = &l->poll_failures[l->next];
 	uint64_t gap;
 
-	/* A disk at work may need our processor. */
-	if (!worked && (*failures >= POLL_FAIL_MAX || l->next == DEVICE_DISK))
+	/* The disk may need our processor. */
+	if (!progress &&
+	    (*failures >= POLL_FAIL_MAX || l->next == DEVICE_COMPLETION))
 		return false;
 	l->now = now();
 	gap = l->now - l->last_work;
-	if (worked) {
+	if (progress) {
 		*failures = gap < l->on.poll_ns
 				? 0
 				: (*failures + 1) % POLL_PROBE_INTERVAL;
 		l->last_work = l->now;
-		l->next = device_next(l->on.dev);
+		l->next = device_expected_event(l->on.dev);
 	} else if (gap >= l->on.poll_ns) {
 		return false;
 	} else if (l->now - l->last_yield >=
@@ -160,7 +163,7 @@ loop_signals(const struct loop_config *config)
 		if (signal.ssi_signo == SIGUSR1)
 			device_resize(config->dev);
 		else if (signal.ssi_signo == SIGUSR2)
-			device_report(config->dev);
+			device_log_stats(config->dev);
 		else
 			return true;
 	}
@@ -168,8 +171,8 @@ loop_signals(const struct loop_config *config)
 }
 
 /*
- * Wait for an event, at most 'timeout' milliseconds.  The exit status if it is
- * that we are to end, or -1.
+ * Wait for events for at most 'timeout' milliseconds and handle those that are
+ * not accesses or completions.  Returns the exit status, or -1 to continue.
  */
 static int
 wait_events(struct loop *l, int timeout)
@@ -182,14 +185,14 @@ wait_events(struct loop *l, int timeout)
 	int n;
 
 	/*
-	 * A vCPU that caused the event was looked for before this.  As long as
-	 * it is not taken off, no other one interrupts us.
+	 * The slots were scanned since the event came.  Until it is
+	 * acknowledged its port stays masked and causes no further wake-ups.
 	 */
-	if (timeout > 0 && l->event && ioreq_wake(l->on.io) < 0)
+	if (timeout > 0 && l->event && ioreq_ack_event(l->on.io) < 0)
 		return 1;
 	n = poll(fd, 3, timeout);
 	l->event = n > 0 && fd[0].revents != 0;
-	if (n == 0 && timeout > 0 && !ioreq_alive(l->on.io)) {
+	if (n == 0 && timeout > 0 && !ioreq_domain_exists(l->on.io)) {
 		xtl_log(
 		    l->on.log, XTL_NOTICE, -1, "vdisk", "the guest is gone");
 		return 0;
@@ -201,8 +204,8 @@ wait_events(struct loop *l, int timeout)
 }
 
 /*
- * Accesses come first, since a vCPU is blocked meanwhile; while one of them waits
- * for the requests in flight, or we are to end, no further requests are taken.
+ * Accesses come first, since each blocks a vCPU; while one of them waits for
+ * requests in flight, or we are terminating, no new requests are started.
  */
 int
 loop_run(const struct loop_config *config)
@@ -212,31 +215,32 @@ loop_run(const struct loop_config *config)
 
 	while (status < 0) {
 		struct access a;
-		bool worked = false, draining = false, backoff, paused, polling;
+		bool progress = false, draining = false, backoff, paused,
+		     polling;
 
 		while (ioreq_next(l.on.io, &a)) {
 			if (handle_access(&l, &a)) {
-				ioreq_done(l.on.io, &a);
-				worked = true;
+				ioreq_complete(l.on.io, &a);
+				progress = true;
 			} else {
 				draining = true;
 			}
 		}
 		backoff = l.now < l.backoff_end;
 		paused = draining || backoff || l.on.terminating;
-		worked |= device_run(l.on.dev, paused);
+		progress |= device_process_queue(l.on.dev, paused);
 		if (l.on.terminating && device_idle(l.on.dev))
 			return 0;
 		if (draining && device_idle(l.on.dev))
-			continue; /* what it waited for is over */
+			continue; /* drained: retry the access */
 
-		polling = busy_poll(&l, worked) && !device_lacking(l.on.dev);
+		polling = busy_poll(&l, progress) && !device_starved(l.on.dev);
 		if (polling && l.now - l.last_event_check <
 				   EVENT_CHECK_MAX_MS * MILLISECOND)
 			continue;
 		if (!polling && !paused)
-			polling = device_await(l.on.dev);
-		backoff |= device_lacking(l.on.dev);
+			polling = device_enable_notify(l.on.dev);
+		backoff |= device_starved(l.on.dev);
 		status = wait_events(&l, polling   ? 0
 					 : backoff ? INVALIDATE_BACKOFF_MS
 						   : IDLE_TIMEOUT_MS);

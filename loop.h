@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The loop: what is served when, and how the next event is waited for.  Knows
+ * The event loop: the order of accesses and requests, and waiting.  Knows
  * nothing of Xen's interfaces or of virtio.
  */
 #ifndef LOOP_H
@@ -15,7 +15,7 @@ struct device;
 struct guest;
 struct ioreq_server;
 
-/* The most microseconds that polling may be set to. */
+/* Maximum of the polling time, in microseconds. */
 #define POLL_US_MAX 10000
 
 /* What the loop works on, which stays the caller's, and its settings. */
@@ -25,14 +25,14 @@ struct loop_config {
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct device *dev;
-	int signals;	    /* signalfd */
-	bool terminating;   /* a signal has asked for our end already */
-	uint64_t poll_ns;   /* to look for the next event before sleeping */
+	int signals;	  /* signalfd */
+	bool terminating; /* a signal has asked for our end already */
+	uint64_t poll_ns; /* busy polling before sleeping */
 };
 
 /*
- * For how many nanoseconds polling is always worth it on this machine, which is
- * measured; to be called before sandbox_enter(), since it makes timers exact.
+ * Calibrate the polling time on this machine, in nanoseconds.  Must be called
+ * before sandbox_enter(), since it reduces the timer slack.
  */
 uint64_t loop_calibrate_poll(void);
 
@@ -44,8 +44,9 @@ uint64_t loop_calibrate_poll(void);
 bool loop_signals(const struct loop_config *config);
 
 /*
- * Serve the guest until it is gone or a signal asks for our end.  Returns the
- * exit status: 0, or 1 if Xen's event channels fail, which has been logged.
+ * Serve the guest until the domain is gone or a signal terminates us.  Returns
+ * the exit status: 0, or 1 if Xen's event channels fail, which has been
+ * logged.
  */
 int loop_run(const struct loop_config *config);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Least privilege.  Owns the giving up of rights, and the list of the system
- * calls that the loop makes, itself and by the libraries under it.  Knows
+ * Least privilege.  Owns the dropping of privileges and the list of system
+ * calls that the event loop makes, itself and through its libraries.  Knows
  * nothing of what they are for.
  */
 #include <errno.h>
@@ -29,7 +29,7 @@
 #include "sandbox.h"
 
 static bool
-refused(xentoollog_logger *log, const char *what, int error)
+setup_error(xentoollog_logger *log, const char *what, int error)
 {
 	xtl_log(log, XTL_ERROR, error, "vdisk", "cannot %s", what);
 	return false;
@@ -40,59 +40,61 @@ refused(xentoollog_logger *log, const char *what, int error)
  * mounted for reading only, and nowhere.
  */
 static bool
-leave_files(xentoollog_logger *log)
+enter_empty_root(xentoollog_logger *log)
 {
 	int fs = syscall(SYS_fsopen, "tmpfs", 0), root;
 
 	if (fs < 0 ||
 	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return refused(log, "make an empty file system", errno);
+		return setup_error(log, "make an empty file system", errno);
 	root = syscall(SYS_fsmount, fs, 0, MOUNT_ATTR_RDONLY);
 	if (root < 0 || fchdir(root) < 0 || chroot(".") < 0)
-		return refused(log, "move into an empty file system", errno);
+		return setup_error(
+		    log, "move into an empty file system", errno);
 	close(fs);
 	close(root);
 	return true;
 }
 
 /*
- * Keep nothing of what a user may do; that nothing is to be had again comes with
- * the filter (PR_SET_NO_NEW_PRIVS), and that there are no new processes, too,
- * since a limit would count io_uring's workers.
+ * Drop user, groups, capabilities and limits.  The filter sets
+ * PR_SET_NO_NEW_PRIVS, and also denies new processes, since RLIMIT_NPROC would
+ * count io_uring's workers.
  */
 static bool
-drop_rights(xentoollog_logger *log, const struct passwd *user)
+drop_privileges(xentoollog_logger *log, const struct passwd *user)
 {
 	struct __user_cap_header_struct header = {
 	    .version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
-	const struct rlimit three = {3, 3}; /* what poll() may be given */
+	const struct rlimit max_fds = {
+	    3, 3}; /* poll() fails with more than that */
 
-	/* Refused to whoever has no rights to give up. */
+	/* Fails without CAP_SETPCAP, harmlessly. */
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
 		prctl(PR_CAPBSET_DROP, cap);
 	if (user != NULL &&
 	    (setgroups(0, NULL) < 0 ||
 		setresgid(user->pw_gid, user->pw_gid, user->pw_gid) < 0 ||
 		setresuid(user->pw_uid, user->pw_uid, user->pw_uid) < 0))
-		return refused(log, "become another user", errno);
+		return setup_error(log, "become another user", errno);
 	if (syscall(SYS_capset, &header, none) < 0)
-		return refused(log, "drop capabilities", errno);
+		return setup_error(log, "drop capabilities", errno);
 	/* Becoming another user may have allowed cores, which no limit keeps
 	   from a program that takes them (core_pattern). */
-	if (setrlimit(RLIMIT_NOFILE, &three) < 0 ||
+	if (setrlimit(RLIMIT_NOFILE, &max_fds) < 0 ||
 	    prctl(PR_SET_DUMPABLE, 0) < 0)
-		return refused(log, "set limits", errno);
+		return setup_error(log, "set limits", errno);
 	return true;
 }
 
 /*
- * Conditions: argument n has this value, of 32 bits as the kernel takes it; it
- * has none of these bits.
+ * Conditions: argument n, of 32 bits as the kernel takes it, equals this value;
+ * has none of these bits set.
  */
-#define IS(n, value)                                                           \
+#define ARG_EQ(n, value)                                                       \
 	SCMP_CMP(n, SCMP_CMP_MASKED_EQ, UINT32_MAX, (uint32_t)(value))
-#define HAS_NOT(n, bits) SCMP_CMP(n, SCMP_CMP_MASKED_EQ, bits, 0)
+#define ARG_CLEAR(n, bits) SCMP_CMP(n, SCMP_CMP_MASKED_EQ, bits, 0)
 
 /* Allow a system call if all conditions hold. */
 #define ALLOW(call, ...)                                                       \
@@ -103,48 +105,49 @@ drop_rights(xentoollog_logger *log, const struct passwd *user)
 			 ##__VA_ARGS__))
 
 static bool
-filter(xentoollog_logger *log, const struct sandbox *sandbox)
+load_filter(xentoollog_logger *log, const struct sandbox *sandbox)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int e = ctx == NULL ? -ENOMEM : 0;
 
 	/* Event channels: */
-	ALLOW(read, IS(0, sandbox->events));
-	ALLOW(write, IS(0, sandbox->events));
-	ALLOW(ioctl, IS(0, sandbox->events), IS(1, IOCTL_EVTCHN_NOTIFY));
+	ALLOW(read, ARG_EQ(0, sandbox->events));
+	ALLOW(write, ARG_EQ(0, sandbox->events));
+	ALLOW(
+	    ioctl, ARG_EQ(0, sandbox->events), ARG_EQ(1, IOCTL_EVTCHN_NOTIFY));
 	/* The disk: */
-	ALLOW(io_uring_enter, IS(0, sandbox->uring));
-	ALLOW(io_uring_register, IS(0, sandbox->uring),
-	    IS(1, IORING_UNREGISTER_FILES));
-	ALLOW(fdatasync, IS(0, sandbox->sync));
-	ALLOW(lseek, IS(0, sandbox->disk));
-	ALLOW(pread64, IS(0, sandbox->disk));
-	ALLOW(pwrite64, IS(0, sandbox->disk));
-	ALLOW(preadv, IS(0, sandbox->disk));
-	ALLOW(pwritev, IS(0, sandbox->disk));
-	ALLOW(ioctl, IS(0, sandbox->disk), IS(1, BLKDISCARD));
-	ALLOW(fallocate, IS(0, sandbox->disk));
-	/* What we are told: */
-	ALLOW(read, IS(0, sandbox->signals));
-	/* Interrupts, and whether the guest exists: */
-	ALLOW(ioctl, IS(1, IOCTL_PRIVCMD_DM_OP));
-	/* Guest memory, for which Xen may want us to wait, and ours: */
-	ALLOW(ioctl, IS(1, IOCTL_PRIVCMD_MMAPBATCH_V2));
-	ALLOW(mmap, HAS_NOT(2, PROT_EXEC));
+	ALLOW(io_uring_enter, ARG_EQ(0, sandbox->uring));
+	ALLOW(io_uring_register, ARG_EQ(0, sandbox->uring),
+	    ARG_EQ(1, IORING_UNREGISTER_FILES));
+	ALLOW(fdatasync, ARG_EQ(0, sandbox->sync));
+	ALLOW(lseek, ARG_EQ(0, sandbox->disk));
+	ALLOW(pread64, ARG_EQ(0, sandbox->disk));
+	ALLOW(pwrite64, ARG_EQ(0, sandbox->disk));
+	ALLOW(preadv, ARG_EQ(0, sandbox->disk));
+	ALLOW(pwritev, ARG_EQ(0, sandbox->disk));
+	ALLOW(ioctl, ARG_EQ(0, sandbox->disk), ARG_EQ(1, BLKDISCARD));
+	ALLOW(fallocate, ARG_EQ(0, sandbox->disk));
+	/* The signalfd: */
+	ALLOW(read, ARG_EQ(0, sandbox->signals));
+	/* Interrupts, and whether the domain exists: */
+	ALLOW(ioctl, ARG_EQ(1, IOCTL_PRIVCMD_DM_OP));
+	/* Guest memory, with sleeps while Xen pages it in, and our heap: */
+	ALLOW(ioctl, ARG_EQ(1, IOCTL_PRIVCMD_MMAPBATCH_V2));
+	ALLOW(mmap, ARG_CLEAR(2, PROT_EXEC));
 	ALLOW(munmap);
 	ALLOW(brk);
 	ALLOW(clock_nanosleep);
-	/* To wait; there is no poll on Arm: */
+	/* Waiting; arm64 has no poll: */
 #ifdef SYS_poll
 	ALLOW(poll);
 #endif
 	ALLOW(ppoll);
 	ALLOW(restart_syscall);
 	ALLOW(sched_yield);
-	/* To be ready, to log, to end; not all clocks are in the vDSO: */
-	ALLOW(close, IS(0, STDOUT_FILENO));
-	ALLOW(write, IS(0, STDOUT_FILENO));
-	ALLOW(write, IS(0, STDERR_FILENO));
+	/* Readiness, logging, exit; not all clocks are in the vDSO: */
+	ALLOW(close, ARG_EQ(0, STDOUT_FILENO));
+	ALLOW(write, ARG_EQ(0, STDOUT_FILENO));
+	ALLOW(write, ARG_EQ(0, STDERR_FILENO));
 	ALLOW(clock_gettime);
 	ALLOW(exit_group);
 	/* What musl does to wait for Xen: */
@@ -152,14 +155,14 @@ filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	if (e == 0)
 		e = seccomp_load(ctx);
 	seccomp_release(ctx);
-	return e == 0 || refused(log, "load a filter of system calls", -e);
+	return e == 0 || setup_error(log, "load the seccomp filter", -e);
 }
 
 bool
 sandbox_enter(struct xentoollog_logger *log, const struct sandbox *sandbox)
 {
-	/* Who is not root cannot, and could not open much in there either. */
-	if (geteuid() == 0 && !leave_files(log))
+	/* Only root can chroot. */
+	if (geteuid() == 0 && !enter_empty_root(log))
 		return false;
-	return drop_rights(log, sandbox->user) && filter(log, sandbox);
+	return drop_privileges(log, sandbox->user) && load_filter(log, sandbox);
 }

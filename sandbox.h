@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Least privilege: what the loop does not need is given up before anything of
- * the guest's is read.
+ * Least privilege: what the event loop does not need is dropped before any data
+ * of the guest's is read.
  */
 #ifndef SANDBOX_H
 #define SANDBOX_H
@@ -11,9 +11,9 @@
 struct passwd;
 struct xentoollog_logger;
 
-/* What is kept. */
+/* What the sandbox leaves. */
 struct sandbox {
-	const struct passwd *user; /* become this user; NULL: stay who we are */
+	const struct passwd *user; /* setuid to it; NULL: do not */
 	int events;		   /* descriptor of the event channels */
 	int uring;		   /* descriptor of the ring */
 	int disk;		   /* descriptor of the disk */
@@ -22,14 +22,13 @@ struct sandbox {
 };
 
 /*
- * Give up the file system, user and groups, capabilities, new files, cores, and
- * all system calls but those of the loop; to make any other ends the process.
- * What can be done to Xen by the system calls that stay is restricted where its
- * interfaces are opened (ioreq.h), what the kernel does for us through io_uring
- * likewise (engine.c).
+ * Drop the file system, user and groups, capabilities, new descriptors, core
+ * dumps, and all system calls but those of the event loop; any other kills the
+ * process.  Xen's interfaces are restricted where they are opened (ioreq.h),
+ * and so are the operations of io_uring (engine.c).
  *
- * False if the host refuses a part of it, which has been logged to 'log'.
- * Either way there is no way back.
+ * False if a part of it fails, which has been logged to 'log'.  It is
+ * irrevocable either way.
  */
 bool sandbox_enter(
     struct xentoollog_logger *log, const struct sandbox *sandbox);

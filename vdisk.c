@@ -32,7 +32,8 @@
 #include "sandbox.h"
 #include "virtio_mmio.h"
 
-enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
+/* Exit status for wrong arguments; EXIT_FAILURE is for everything else. */
+#define EXIT_USAGE 2
 
 /* Real domains have lower numbers (DOMID_FIRST_RESERVED in Xen's xen.h). */
 #define DOMID_LIMIT 0x7ff0
@@ -49,8 +50,8 @@ struct options {
 	const char *path;
 	const char *serial;
 	const char *pidfile; /* NULL: none */
-	unsigned how;	     /* DISK_*: to open it */
-	int poll;	     /* microseconds; -1: what is worth it */
+	unsigned flags;	     /* DISK_*: to open it */
+	int poll;	     /* microseconds; -1: calibrated */
 	uint64_t map_limit;
 	const struct passwd *user;
 	bool daemon;
@@ -77,21 +78,21 @@ static const char help[] =
     "  MMIO_BASE           guest-physical address of the device's registers\n"
     "  IRQ                 its interrupt: Arm, an SPI's INTID; x86, an ISA "
     "IRQ\n"
-    "  PATH                regular file or block device, used as it is;\n"
+    "  PATH                regular file or block device; always raw;\n"
     "                      \"none\": a drive without a disk\n\n"
-    "  -d, --daemon        go to the background when the guest may run\n"
-    "      --direct        go past the host's page cache\n"
-    "  -l, --legacy        be of version 1, for guests that know no other\n"
-    "      --map-limit=MIB map no more of the guest's memory\n"
-    "      --no-discard    keep the space that the guest gives back\n"
-    "      --no-lock       let others use PATH at the same time\n"
-    "      --no-sandbox    keep all rights, for debugging\n"
-    "  -p, --pidfile=FILE  write the number of the process to FILE\n"
-    "      --poll=US       microseconds to look for work before sleeping\n"
-    "  -r, --read-only     refuse to write\n"
+    "  -d, --daemon        daemonize, once the guest may run\n"
+    "      --direct        use direct I/O, not the host's page cache\n"
+    "  -l, --legacy        present a legacy (version 1) device\n"
+    "      --map-limit=MIB limit of guest memory kept mapped\n"
+    "      --no-discard    do not offer discard\n"
+    "      --no-lock       do not lock PATH\n"
+    "      --no-sandbox    keep all privileges, for debugging\n"
+    "  -p, --pidfile=FILE  write the process ID to FILE\n"
+    "      --poll=US       busy-poll for at most so long, in microseconds\n"
+    "  -r, --read-only     serve a read-only disk\n"
     "  -s, --serial=TEXT   the disk's serial, at most 20 characters\n"
-    "  -u, --user=USER     become USER once everything is open\n"
-    "  -v, --verbose       say more on stderr\n"
+    "  -u, --user=USER     switch to USER once everything is open\n"
+    "  -v, --verbose       log more to stderr\n"
     "  -h, --help          print this\n"
     "  -V, --version       print the version\n\n"
     "Numbers are decimal or 0x-hexadecimal.  See vdisk(8).\n";
@@ -112,10 +113,10 @@ fail(int status, int error, const char *format, ...)
 }
 
 /*
- * Refuse the command line: argument 'name' with 'value' is no good.
+ * Reject the command line: 'value' is invalid for argument 'name'.
  */
 static _Noreturn void
-refuse(const char *name, const char *value, const char *why)
+usage_error(const char *name, const char *value, const char *why)
 {
 	fail(EXIT_USAGE, -1, "%s '%s': %s", name, value, why);
 }
@@ -127,15 +128,15 @@ static _Noreturn void
 print(const char *text, const char *more)
 {
 	if (printf("%s%s", text, more) < 0 || fflush(stdout) != 0)
-		fail(EXIT_REFUSED, errno, "cannot write to stdout");
+		fail(EXIT_FAILURE, errno, "cannot write to stdout");
 	exit(0);
 }
 
 /*
- * The number in argument 'name', which must be below 'limit'.
+ * Parse the number in argument 'name', which must be below 'limit'.
  */
 static uint64_t
-number(const char *name, const char *text, uint64_t limit)
+parse_number(const char *name, const char *text, uint64_t limit)
 {
 	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
 	const char *digits = hex ? text + 2 : text;
@@ -144,29 +145,30 @@ number(const char *name, const char *text, uint64_t limit)
 	uint64_t value;
 
 	if (n == 0 || digits[n] != '\0')
-		refuse(name, text, "not a decimal or 0x-hexadecimal number");
+		usage_error(
+		    name, text, "not a decimal or 0x-hexadecimal number");
 	errno = 0;
 	value = strtoull(digits, NULL, hex ? 16 : 10);
 	if (errno != 0 || value >= limit)
-		refuse(name, text, "too large");
+		usage_error(name, text, "too large");
 	return value;
 }
 
 /*
- * Option 'c', with its argument in 'optarg'.
+ * Handle option 'c', with its argument in 'optarg'.
  */
 static void
-take_option(struct options *o, int c)
+parse_option(struct options *o, int c)
 {
 	switch (c) {
 	case 'd':
 		o->daemon = true;
 		break;
 	case 'D':
-		o->how |= DISK_DIRECT;
+		o->flags |= DISK_DIRECT;
 		break;
 	case 'H':
-		o->how |= DISK_NO_HOLES;
+		o->flags |= DISK_NO_DISCARD;
 		break;
 	case 'h':
 		print(usage, help);
@@ -174,11 +176,11 @@ take_option(struct options *o, int c)
 		o->legacy = true;
 		break;
 	case 'L':
-		o->how |= DISK_NO_LOCK;
+		o->flags |= DISK_NO_LOCK;
 		break;
 	case 'M':
-		o->map_limit =
-		    MIB * number("MAP_LIMIT", optarg, ADDRESS_LIMIT / MIB);
+		o->map_limit = MIB * parse_number("MAP_LIMIT", optarg,
+					 ADDRESS_LIMIT / MIB);
 		break;
 	case 'N':
 		o->no_sandbox = true;
@@ -186,13 +188,13 @@ take_option(struct options *o, int c)
 	case 'p':
 		o->pidfile = optarg;
 		if (optarg[0] == '\0')
-			refuse("FILE", optarg, "empty");
+			usage_error("FILE", optarg, "empty");
 		break;
 	case 'P':
-		o->poll = number("POLL", optarg, POLL_US_MAX + 1);
+		o->poll = parse_number("POLL", optarg, POLL_US_MAX + 1);
 		break;
 	case 'r':
-		o->how |= DISK_READ_ONLY;
+		o->flags |= DISK_READ_ONLY;
 		break;
 	case 's':
 		o->serial = optarg;
@@ -200,22 +202,22 @@ take_option(struct options *o, int c)
 	case 'u':
 		o->user = getpwnam(optarg);
 		if (o->user == NULL)
-			refuse("USER", optarg, "no such user");
+			usage_error("USER", optarg, "no such user");
 		break;
 	case 'v':
 		o->verbose = true;
 		break;
 	case 'V':
 		print("vdisk " VDISK_VERSION, "\n");
-	default: /* getopt has said why */
+	default: /* getopt has logged it */
 		exit(EXIT_USAGE);
 	}
 }
 
 static struct options
-parse(int argc, char **argv)
+parse_arguments(int argc, char **argv)
 {
-	static const struct option longs[] = {
+	static const struct option long_options[] = {
 	    {"daemon", no_argument, NULL, 'd'},
 	    {"direct", no_argument, NULL, 'D'},
 	    {"help", no_argument, NULL, 'h'},
@@ -238,25 +240,26 @@ parse(int argc, char **argv)
 	const char *why;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "dhlp:rs:u:Vv", longs, NULL)) != -1)
-		take_option(&o, c);
+	while ((c = getopt_long(
+		    argc, argv, "dhlp:rs:u:Vv", long_options, NULL)) != -1)
+		parse_option(&o, c);
 	if (argc - optind != 4) {
 		fputs(usage, stderr);
 		exit(EXIT_USAGE);
 	}
 	argv += optind;
-	o.domid = number("DOMID", argv[0], DOMID_LIMIT);
-	o.base = number("MMIO_BASE", argv[1], ADDRESS_LIMIT);
+	o.domid = parse_number("DOMID", argv[0], DOMID_LIMIT);
+	o.base = parse_number("MMIO_BASE", argv[1], ADDRESS_LIMIT);
 	if (o.base % VIRTIO_MMIO_SIZE != 0)
-		refuse("MMIO_BASE", argv[1], "not a multiple of 0x200");
-	o.irq = number("IRQ", argv[2], UINT32_MAX);
+		usage_error("MMIO_BASE", argv[1], "not a multiple of 0x200");
+	o.irq = parse_number("IRQ", argv[2], UINT32_MAX);
 	if ((why = ioreq_irq_invalid(o.irq)) != NULL)
-		refuse("IRQ", argv[2], why);
+		usage_error("IRQ", argv[2], why);
 	o.path = argv[3];
 	if (o.path[0] == '\0')
-		refuse("PATH", o.path, "empty");
+		usage_error("PATH", o.path, "empty");
 	if (strlen(o.serial) > VIRTIO_BLK_ID_BYTES)
-		refuse("SERIAL", o.serial, "longer than 20 characters");
+		usage_error("SERIAL", o.serial, "longer than 20 characters");
 	return o;
 }
 
@@ -273,8 +276,8 @@ open_nothing(void)
 
 /*
  * Make sure that 0, 1 and 2 are open, so that no file of ours is taken for
- * stdout or stderr, and nothing else: whoever started us may wait for the end of
- * a pipe, or of a lock, and in the sandbox it would be within reach.
+ * stdout or stderr, and nothing else: whoever started us may wait for the end
+ * of a pipe, or of a lock, and in the sandbox it would be within reach.
  */
 static void
 open_standard_streams(void)
@@ -285,7 +288,7 @@ open_standard_streams(void)
 		fd = open_nothing();
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd < 0)
-		fail(EXIT_REFUSED, errno, "cannot open /dev/null");
+		fail(EXIT_FAILURE, errno, "cannot open /dev/null");
 	/* It is as old as the io_uring that we need, but may be filtered. */
 	if (syscall(SYS_close_range, STDERR_FILENO + 1, UINT_MAX, 0) < 0)
 		for (fd = sysconf(_SC_OPEN_MAX); fd > STDERR_FILENO; fd--)
@@ -293,23 +296,23 @@ open_standard_streams(void)
 }
 
 /*
- * Go on in the background.  The process that was started waits for us to be
- * ready and exits with 0, or with EXIT_REFUSED if it does not come to that.
+ * Continue in a child process.  The parent exits with 0 once the child is
+ * ready, or with EXIT_FAILURE if it fails first.
  */
 static void
-go_to_background(void)
+daemonize(void)
 {
 	int ready[2];
 	pid_t pid;
 	char c;
 
 	if (pipe(ready) < 0 || (pid = fork()) < 0)
-		fail(EXIT_REFUSED, errno, "cannot go to the background");
+		fail(EXIT_FAILURE, errno, "cannot daemonize");
 	if (pid == 0) {
 		setsid();
 		close(STDIN_FILENO);
 		open_nothing(); /* in its place */
-		/* tell_ready() closes it, and nobody has the other. */
+		/* notify_ready() closes the one copy that is left. */
 		dup2(ready[1], STDOUT_FILENO);
 		close(ready[0]);
 		close(ready[1]);
@@ -319,7 +322,7 @@ go_to_background(void)
 	if (read(ready[0], &c, 1) == 1)
 		exit(0);
 	waitpid(pid, NULL, 0);
-	exit(EXIT_REFUSED);
+	exit(EXIT_FAILURE);
 }
 
 /*
@@ -342,9 +345,8 @@ write_pid(struct vdisk *v, int fd, const char *path)
 }
 
 /*
- * Block the signals that are for us, and get them from a descriptor instead.
- * That would get those, too, which whoever started us has us ignore, as nohup(1)
- * does.
+ * Block the signals that we handle and receive them by a signalfd. That would
+ * get those, too, which whoever started us has us ignore, as nohup(1) does.
  */
 static int
 open_signals(void)
@@ -365,8 +367,9 @@ open_signals(void)
 }
 
 /*
- * Open everything: the disk first, since it is what a user gets wrong, and the
- * IOREQ server last, since from then on the guest depends on us.
+ * Open everything: the disk first, since user errors are found there, and the
+ * IOREQ server last, since from then on the guest's accesses block until we
+ * complete them.
  */
 static bool
 open_all(struct vdisk *v, const struct options *o)
@@ -385,10 +388,10 @@ open_all(struct vdisk *v, const struct options *o)
 	v->signals = open_signals();
 	if (v->signals < 0) {
 		xtl_log(v->log, XTL_ERROR, errno, "vdisk",
-		    "cannot open a signal descriptor");
+		    "cannot create a signalfd");
 		return false;
 	}
-	v->blk = blk_open(v->log, o->path, o->how, o->serial);
+	v->blk = blk_open(v->log, o->path, o->flags, o->serial);
 	if (v->blk == NULL)
 		return false;
 	if (o->pidfile != NULL) {
@@ -411,10 +414,10 @@ open_all(struct vdisk *v, const struct options *o)
 }
 
 /*
- * Give up what is not needed any more.
+ * Drop all privileges that the event loop does not need.
  */
 static bool
-drop_rights(struct vdisk *v, const struct options *o)
+enter_sandbox(struct vdisk *v, const struct options *o)
 {
 	const struct sandbox sandbox = {
 	    .user = o->user,
@@ -427,20 +430,20 @@ drop_rights(struct vdisk *v, const struct options *o)
 
 	if (!o->no_sandbox)
 		return sandbox_enter(v->log, &sandbox);
-	xtl_log(v->log, XTL_WARN, -1, "vdisk", "there is no sandbox");
+	xtl_log(v->log, XTL_WARN, -1, "vdisk", "running without a sandbox");
 	return true;
 }
 
 /*
- * Tell whoever started us that the guest may run.  It may not care.
+ * Readiness notification: the guest may run.  Nobody need read it.
  */
 static void
-tell_ready(void)
+notify_ready(void)
 {
 	static const char ready[] = "ready\n";
 	struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
 
-	/* Not by stdio, which makes more system calls than are left. */
+	/* Not by stdio, which makes system calls that the sandbox denies. */
 	if (poll(&fd, 1, 0) == 1)
 		(void)!write(STDOUT_FILENO, ready, sizeof(ready) - 1);
 	close(STDOUT_FILENO);
@@ -450,7 +453,7 @@ tell_ready(void)
  * Listen to the guest, until the end.  Returns the exit status.
  */
 static int
-serve(struct vdisk *v, const struct options *o, uint64_t poll_ns)
+handle_access(struct vdisk *v, const struct options *o, uint64_t poll_ns)
 {
 	struct loop_config loop = {
 	    .log = v->log,
@@ -463,10 +466,10 @@ serve(struct vdisk *v, const struct options *o, uint64_t poll_ns)
 	};
 
 	if (loop.dev == NULL)
-		return EXIT_REFUSED;
+		return EXIT_FAILURE;
 	loop.terminating = loop_signals(&loop);
 	if (!loop.terminating)
-		tell_ready();
+		notify_ready();
 	return loop_run(&loop);
 }
 
@@ -477,17 +480,17 @@ main(int argc, char **argv)
 	struct vdisk v = {.blk = NULL};
 	struct log log;
 	uint64_t poll_ns;
-	int status = EXIT_REFUSED;
+	int status = EXIT_FAILURE;
 
 	open_standard_streams();
-	o = parse(argc, argv);
+	o = parse_arguments(argc, argv);
 	if (o.daemon)
-		go_to_background();
+		daemonize();
 	log_init(&log, o.verbose ? XTL_DEBUG : XTL_NOTICE);
 	v.log = &log.logger;
 	poll_ns = o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
-	if (open_all(&v, &o) && drop_rights(&v, &o))
-		status = serve(&v, &o, poll_ns);
+	if (open_all(&v, &o) && enter_sandbox(&v, &o))
+		status = handle_access(&v, &o, poll_ns);
 	if (v.blk != NULL)
 		blk_close(v.blk);
 	return status;

@@ -2,12 +2,12 @@
 /*
  * The registers of a virtio-mmio device, version 2 (virtio 1.2, 4.2).  Owns
  * them, the state machine of status and features (2.1, 3.1), and what of that
- * outlives the process.  Does not know how accesses and interrupts get here and
- * to the guest, nor how requests get from the queue to the disk.
+ * outlives the process.  Does not know how accesses arrive and interrupts are
+ * raised, nor how requests get from the queue to the disk.
  *
  * Version 1, "legacy", differs in little: one register with the page of the
- * queue instead of three addresses and a switch, features settled by that and
- * not by FEATURES_OK, and no need of DRIVER_OK.
+ * queue instead of three addresses and a switch, features negotiated by that
+ * and not by FEATURES_OK, and no need for DRIVER_OK.
  */
 #include <endian.h>
 #include <stddef.h>
@@ -37,17 +37,17 @@
 	    VIRTIO_CONFIG_S_FAILED)
 
 /*
- * All that makes the device what it is, of fixed size and without pointers.  It
+ * The whole state of the device, of fixed size and without pointers.  It
  * outlives this process, which may be killed between any two stores.  Every
- * register access can be repeated from its beginning, and is, since Xen offers
- * it to the successor until it is answered.
+ * register access is idempotent, since it stays pending for the successor until
+ * it is completed.
  */
 struct device_state {
 	uint64_t device_features; /* offered since the last reset */
 	uint64_t driver_features;
-	uint64_t capacity; /* that the driver was shown, in sectors */
-	uint32_t blk_size; /* ... in bytes */
-	uint32_t driver_features_beyond; /* any chosen beyond those 64 */
+	uint64_t capacity;		  /* last signalled, in sectors */
+	uint32_t blk_size;		  /* ... in bytes */
+	uint32_t driver_features_unknown; /* any accepted beyond those 64 */
 	uint32_t device_features_sel;
 	uint32_t driver_features_sel;
 	uint32_t queue_sel;
@@ -66,7 +66,7 @@ _Static_assert(sizeof(struct device_state) == VIRTIO_MMIO_STATE_SIZE,
     "a new layout of the state needs a new version");
 
 /*
- * What we could offer; what we do offer was fixed by the last reset.
+ * The features available; those offered were fixed by the last reset.
  */
 static uint64_t
 all_features(const struct virtio_mmio *dev)
@@ -95,8 +95,8 @@ virtio_mmio_interrupt(struct virtio_mmio *dev)
 }
 
 /*
- * The guest can break the rules as often as it can reset the device, so not
- * every time is told.
+ * The guest can cause faults as often as it can reset the device, so the log is
+ * rate-limited.
  */
 void
 virtio_mmio_fault(struct virtio_mmio *dev)
@@ -132,7 +132,7 @@ reset(struct virtio_mmio *dev)
 	s->capacity = le64toh(config->capacity);
 	s->blk_size = le32toh(config->blk_size);
 	s->driver_features = 0;
-	s->driver_features_beyond = 0;
+	s->driver_features_unknown = 0;
 	s->device_features_sel = s->driver_features_sel = 0;
 	s->queue_sel = 0;
 	s->interrupt_status = 0;
@@ -142,11 +142,11 @@ reset(struct virtio_mmio *dev)
 }
 
 /*
- * Whether the driver has chosen its features for good (3.1.1): with FEATURES_OK,
- * or in version 1, by beginning to use the queue (3.1.2).
+ * Whether feature negotiation is complete (3.1.1): by FEATURES_OK, or in
+ * version 1 by enabling the queue (3.1.2).
  */
 static bool
-settled(const struct virtio_mmio *dev)
+features_negotiated(const struct virtio_mmio *dev)
 {
 	return dev->legacy
 		   ? dev->s->queue.ready
@@ -161,19 +161,19 @@ set_write_through(struct virtio_mmio *dev, bool write_through)
 }
 
 /*
- * They are to be settled: whether what the driver chose is a set that we can
- * work with (2.2.2), and if so work with it.
+ * Complete feature negotiation: whether the features accepted by the driver are
+ * a valid subset (2.2.2).
  */
 static bool
 accept_features(struct virtio_mmio *dev)
 {
 	uint64_t features = dev->s->driver_features;
 
-	if (dev->s->driver_features_beyond != 0 ||
+	if (dev->s->driver_features_unknown != 0 ||
 	    (features & ~dev->s->device_features) != 0 ||
 	    (!dev->legacy && (features & FEATURE(VIRTIO_F_VERSION_1)) == 0))
 		return false;
-	/* Who does not know of a cache cannot flush it (5.2.5.2). */
+	/* A driver without FLUSH cannot flush a cache (5.2.5.2). */
 	set_write_through(dev, (features & FEATURE(VIRTIO_BLK_F_FLUSH)) == 0);
 	return true;
 }
@@ -193,7 +193,7 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 		return true;
 	}
 	status = s->status | (status & DRIVER_STATUS);
-	if (dev->legacy) { /* neither is refused, nor retained (3.1.2) */
+	if (dev->legacy) { /* neither rejected nor retained (3.1.2) */
 		s->status = status & ~VIRTIO_CONFIG_S_FEATURES_OK;
 		return true;
 	}
@@ -202,7 +202,7 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
 	if (!(status & VIRTIO_CONFIG_S_FEATURES_OK))
 		status &= ~VIRTIO_CONFIG_S_DRIVER_OK;
-	/* A fault from before the driver could be told (2.1.2). */
+	/* A fault from before DRIVER_OK is signalled now (2.1.2). */
 	if ((status & ~s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
 	    (status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
 		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
@@ -224,7 +224,8 @@ write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 		virtqueue_disable(dev->vq);
 	} else if (!s->queue.ready &&
 		   !(s->status & VIRTIO_CONFIG_S_NEEDS_RESET) &&
-		   (dev->legacy ? accept_features(dev) : settled(dev))) {
+		   (dev->legacy ? accept_features(dev)
+				: features_negotiated(dev))) {
 		if (virtqueue_enable(dev->vq, s->driver_features) < 0)
 			virtio_mmio_fault(dev);
 	}
@@ -282,14 +283,14 @@ write_driver_features(struct virtio_mmio *dev, uint32_t data)
 {
 	struct device_state *s = dev->s;
 
-	if (settled(dev))
+	if (features_negotiated(dev))
 		return;
-	if (dev->legacy) /* it could not be told that this is refused */
+	if (dev->legacy) /* which has no FEATURES_OK to refuse them */
 		data &= s->driver_features_sel == 0 ? s->device_features : 0;
 	if (s->driver_features_sel <= 1)
 		set_half(&s->driver_features, s->driver_features_sel, data);
-	else /* there are none to choose from */
-		s->driver_features_beyond |= data;
+	else /* none are offered */
+		s->driver_features_unknown |= data;
 }
 
 /*
@@ -311,8 +312,8 @@ write_legacy(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		return true;
 	if (data != 0 && !s->queue.ready) {
 		s->queue_pfn = data;
-		virtqueue_place(dev->vq, (uint64_t)data * s->guest_page_size,
-		    s->queue_align);
+		virtqueue_set_legacy_layout(dev->vq,
+		    (uint64_t)data * s->guest_page_size, s->queue_align);
 	}
 	return write_queue_ready(dev, data);
 }
@@ -342,7 +343,7 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 		return dev->legacy || s->queue_sel != 0 ||
 		       write_queue_ready(dev, data & 1);
 	case VIRTIO_MMIO_QUEUE_NOTIFY:
-		/* That we were woken is all: the queue is looked at anyway. */
+		/* A wake-up only: the queue is processed anyway. */
 		dev->doorbells++;
 		break;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
@@ -427,18 +428,16 @@ read_config(const struct virtio_mmio *dev, uint32_t offset, uint32_t size)
 
 /*
  * A write of the configuration space, in which the driver may only change
- * 'writeback'.  False: wait, so that no write that is in flight is between the
- * two.
+ * 'writeback'.  False: wait, so that no write in flight spans the change.
  *
- * A driver that gives up the cache does not flush it any more, whatever is in
- * there.
+ * A driver that switches to write-through will not flush what is in the cache.
  */
 static bool
 write_config(
     struct virtio_mmio *dev, uint32_t offset, uint32_t size, uint8_t data)
 {
 	if (offset != offsetof(struct virtio_blk_config, wce) || size != 1 ||
-	    !settled(dev) ||
+	    !features_negotiated(dev) ||
 	    !(dev->s->driver_features & FEATURE(VIRTIO_BLK_F_CONFIG_WCE)))
 		return true;
 	if (blk_inflight(dev->blk) > 0)
@@ -452,7 +451,9 @@ write_config(
 bool
 virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 {
-	/* Registers are accessed whole (4.2.2.2), configuration as it likes. */
+	/*
+	 * Registers take aligned 32-bit accesses (4.2.2.2), configuration any.
+	 */
 	bool config = a->offset >= VIRTIO_MMIO_CONFIG;
 	bool whole = a->size == 4 && a->offset % 4 == 0;
 
@@ -473,11 +474,11 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
  * Why the state that was left cannot be continued with the disk that we have,
  * or NULL.  The driver can be told of nothing but growth (5.2.5): not that
  * features are gone, that blocks are larger, or that the end has come nearer,
- * unless nothing is left.
- * What it discards in vain (blk.c) it need not be told.
+ * unless nothing is left.  What it discards and fails (blk.c) need not be
+ * signalled.
  */
 static const char *
-unfit(const struct virtio_mmio *dev)
+state_incompatible(const struct virtio_mmio *dev)
 {
 	const struct virtio_blk_config *config = blk_config(dev->blk);
 	const struct device_state *s = dev->s;
@@ -485,28 +486,28 @@ unfit(const struct virtio_mmio *dev)
 
 	if ((s->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0 ||
 	    (s->driver_features & ~s->device_features &
-		-(uint64_t)settled(dev)) != 0 ||
+		-(uint64_t)features_negotiated(dev)) != 0 ||
 	    s->queue.ready > 1 || s->write_through > 1 || s->flush_failed > 1)
-		return "its state makes no sense";
+		return "the state is corrupt";
 	if ((changed & FEATURE(VIRTIO_F_VERSION_1)) != 0)
-		return "it was --legacy and is not, or the other way round";
+		return "--legacy differs";
 	if ((changed & FEATURE(VIRTIO_BLK_F_RO)) != 0)
-		return "it was read-only and is not, or the other way round";
+		return "read-only differs";
 	if ((s->device_features & changed & ~FEATURE(VIRTIO_BLK_F_DISCARD)) !=
 	    0)
-		return "it had features that are not offered any more";
+		return "a feature that was offered is gone";
 	if (config->capacity == 0) /* ejected, until another one comes */
 		return NULL;
 	if (s->blk_size != le32toh(config->blk_size))
-		return "its block size was another";
+		return "the block size differs";
 	if (s->capacity > le64toh(config->capacity))
-		return "it was larger";
+		return "the disk is smaller than it was";
 	return NULL;
 }
 
 /*
- * That the driver was told is stored last, so that a successor rather tells it
- * twice.
+ * The capacity is stored last, so that a successor rather signals twice than
+ * never.
  */
 void
 virtio_mmio_resize(struct virtio_mmio *dev)
@@ -523,29 +524,29 @@ virtio_mmio_resize(struct virtio_mmio *dev)
 }
 
 /*
- * Continue where a predecessor was killed.
+ * Restore the state that a killed predecessor left.
  */
 static bool
-adopt(struct virtio_mmio *dev)
+restore_state(struct virtio_mmio *dev)
 {
 	struct device_state *s = dev->s;
-	const char *why = unfit(dev);
+	const char *why = state_incompatible(dev);
 
 	if (why == NULL && s->queue.ready &&
 	    virtqueue_adopt(dev->vq, s->driver_features) < 0)
 		why = dev->vq->fault;
 	if (why != NULL) {
 		xtl_log(dev->log, XTL_ERROR, -1, "vdisk",
-		    "cannot continue this disk: %s", why);
+		    "cannot restore the device state: %s", why);
 		return false;
 	}
 	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
-	    "continuing where another vdisk ended");
+	    "continuing from the state of a previous vdisk");
 	if (blk_config(dev->blk)->capacity == 0) /* the next disk is another */
 		s->flush_failed = 0;
 	blk_keep(dev->blk, &s->flush_failed);
 	blk_set_writeback(dev->blk, !s->write_through);
-	/* It may have been killed before it told of a fault, or of a size. */
+	/* It may have been killed before it signalled a fault or a resize. */
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
 	    (s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
 		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
@@ -560,20 +561,20 @@ virtio_mmio_open(struct virtio_mmio *dev)
 
 	dev->s = ioreq_state(dev->io, &adopted);
 	dev->vq->s = &dev->s->queue;
-	/* In a device that is just reset there is nothing to lose. */
+	/* A device after reset has no state worth restoring. */
 	if (adopted && (dev->s->status != 0 || dev->s->queue.ready))
-		return adopt(dev);
+		return restore_state(dev);
 	blk_keep(dev->blk, &dev->s->flush_failed);
 	reset(dev);
 	return true;
 }
 
 bool
-virtio_mmio_running(const struct virtio_mmio *dev)
+virtio_mmio_queue_active(const struct virtio_mmio *dev)
 {
 	uint32_t status = dev->s->status;
 
-	if (dev->legacy) /* whose drivers begin without it (3.1.2) */
+	if (dev->legacy) /* whose drivers may start without it (3.1.2) */
 		status |= VIRTIO_CONFIG_S_DRIVER_OK;
 	return (status &
 		   (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
@@ -582,7 +583,7 @@ virtio_mmio_running(const struct virtio_mmio *dev)
 }
 
 bool
-virtio_mmio_acknowledged(const struct virtio_mmio *dev)
+virtio_mmio_irq_acked(const struct virtio_mmio *dev)
 {
 	return dev->s->interrupt_status == 0;
 }

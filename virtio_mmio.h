@@ -34,9 +34,9 @@ struct virtio_mmio {
 	struct ioreq_server *io; /* the interrupt, and where the state is */
 	struct blk *blk;
 	struct virtqueue *vq; /* of which only 'guest' is set at first */
-	bool legacy;	      /* of version 1, for drivers that know no other */
+	bool legacy;	      /* a version 1 device */
 
-	/* What has been done since virtio_mmio_open(). */
+	/* Statistics since virtio_mmio_open(). */
 	unsigned long long doorbells; /* QueueNotify written */
 	unsigned long long interrupts;
 
@@ -46,18 +46,18 @@ struct virtio_mmio {
 };
 
 /*
- * Begin: registers as after reset, or continued where a predecessor was killed;
- * what was in flight then is the caller's to start again.  The queue's state
- * becomes a part of theirs.  False on failure, which has been logged; one is
- * that the disk is not the one that the guest knows.
+ * Initialise the registers: as after reset, or restored from a killed
+ * predecessor's state; the caller resubmits what was in flight.  The queue's
+ * state becomes a part of theirs.  False on failure, which has been logged; one
+ * is that the disk does not match the state.
  */
 bool virtio_mmio_open(struct virtio_mmio *dev);
 
 /*
- * Carry out one register access (4.2.2).  a->kind is ACCESS_READ, and then a->data
- * is filled in, or ACCESS_WRITE.  True: answer it now.  False: it takes effect
- * only when nothing is in flight any more (reset, queue disable, another mode
- * of the cache); start nothing until then, and make the same call again.
+ * Handle one register access (4.2.2).  a->kind is ACCESS_READ, and then a->data
+ * is filled in, or ACCESS_WRITE.  True: complete it now.  False: it takes
+ * effect only when nothing is in flight (reset, queue disable, cache mode);
+ * submit nothing until then, and retry.
  */
 bool virtio_mmio_access(struct virtio_mmio *dev, struct access *a);
 
@@ -65,7 +65,7 @@ bool virtio_mmio_access(struct virtio_mmio *dev, struct access *a);
  * Whether chains may be popped and pushed (2.1.2, 3.1).  An access can change
  * that, and virtio_mmio_fault().
  */
-bool virtio_mmio_running(const struct virtio_mmio *dev);
+bool virtio_mmio_queue_active(const struct virtio_mmio *dev);
 
 /*
  * The driver broke the rules of the queue, in the way that is in its 'fault':
@@ -75,14 +75,14 @@ bool virtio_mmio_running(const struct virtio_mmio *dev);
 void virtio_mmio_fault(struct virtio_mmio *dev);
 
 /*
- * Interrupt the driver: there are used buffers.  And whether it has acknowledged
- * all interrupts, for whatever they were.
+ * Raise a used buffer notification.  And whether the driver has acknowledged
+ * all interrupts, whatever their cause.
  */
 void virtio_mmio_interrupt(struct virtio_mmio *dev);
-bool virtio_mmio_acknowledged(const struct virtio_mmio *dev);
+bool virtio_mmio_irq_acked(const struct virtio_mmio *dev);
 
 /*
- * Tell the driver of the disk's size, if it is not what it knows (5.2.5).
+ * Notify the driver of a changed capacity (5.2.5).
  */
 void virtio_mmio_resize(struct virtio_mmio *dev);
 

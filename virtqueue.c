@@ -1,37 +1,38 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A split virtqueue, device side (virtio 1.2, 2.7).  Owns every rule by which a
- * ring is judged, and is the only file that turns the guest's numbers into
- * pointers.  Does not know what the buffers mean.
+ * A split virtqueue, device side (virtio 1.2, 2.7).  Owns all validation of
+ * rings and descriptors, and is the only file that turns guest-physical
+ * addresses into pointers.  Does not know what the buffers mean.
  *
  * The guest owns the rings and may write anything into them at any time.  So
- * each word is loaded once, and judged after; our own positions are in the
+ * each word is loaded once, and validated after; our own positions are in the
  * queue's state and are never read back from the rings.
  *
  * The state is stored in an order that leaves something to continue from when
- * this process is killed between any two stores; settle() marks where the
- * order matters.  A chain is in one of three places, and each move between
+ * this process is killed between any two stores; compiler_barrier() marks where
+ * the order matters.  A chain is in one of three places, and each move between
  * them is committed by one store:
  *
- *   available -> in flight   next_avail + 1.  Before it, 'popping' names the
- *                            head and its bit in 'inflight' is set; if the
- *                            store is missing there is one bit more than
- *                            next_avail - next_used, and it is that head's.
- *   in flight -> pushed      next_used + 1.  Before it, the used ring's entry
+ *   available -> in flight   last_avail_idx + 1.  Before it, 'popped_head'
+ *                            names the head and its bit in 'inflight' is set;
+ *                            if the store is missing there is one bit more
+ *                            than last_avail_idx - used_idx, and it is that
+ *                            head's.
+ *   in flight -> pushed      used_idx + 1.  Before it, the used ring's entry
  *                            and 'pushed' name the head; its bit in 'inflight'
- *                            goes after, and is stale until then.
- *   pushed -> published      the used ring's index, which the guest sees; then
+ *                            is cleared after, and is stale until then.
+ *   pushed -> published      the used ring's index, which the driver sees; then
  *                            'published' follows.  To store the index twice is
  *                            harmless.
  *
- * A guest that is migrated is copied while it runs, so that what we write to its
- * memory must be reported (guest_report()), after it was written, or the copy
- * could be made in between.  What a chain's buffers were filled with is reported
- * before the driver sees the chain in the used ring: when it does, and if we
- * are killed, nobody has to come back to it.  Of the used ring, index and event
- * index are written after that, and reported the next time, which is at the latest
- * before the driver's reset of the device is answered; and there must be one, as
- * no device is migrated.
+ * A guest that is migrated is copied while it runs, so that what we write to
+ * its memory must be reported (guest_report()), after it was written, or the
+ * copy could be made in between.  What a chain's buffers were filled with is
+ * reported before the driver sees the chain in the used ring: when it does, and
+ * if we are killed, nobody has to come back to it.  Of the used ring, index and
+ * event index are written after that, and reported the next time, which is at
+ * the latest before the driver's reset of the device is answered; and there
+ * must be one, as no device is migrated.
  */
 #include <endian.h>
 #include <string.h>
@@ -64,12 +65,12 @@ struct unaligned64 {
 #define STORE32(p, v) __atomic_store_n(p, htole32(v), __ATOMIC_RELAXED)
 
 /*
- * What is stored before is stored before what follows, as far as a successor of
- * this process can tell: a kill takes effect between two instructions, so only
- * the compiler has to be told.
+ * Order stores to the state page as a successor of this process sees them: a
+ * kill takes effect between two instructions, so the compiler must not reorder
+ * them, and no CPU barrier is needed.
  */
 static inline void
-settle(void)
+compiler_barrier(void)
 {
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
@@ -81,41 +82,43 @@ fault(struct virtqueue *vq, const char *why)
 	return -1;
 }
 
-static int walk(
+static int parse_chain(
     struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain);
 
 /*
- * guest_ptr() gave nothing: 'why' is the guest's fault, if it has no such memory.
+ * guest_map() gave nothing: 'why' is the guest's fault, if it has no such
+ * memory.
  */
 static int
-lack(struct virtqueue *vq, const char *why)
+map_error(struct virtqueue *vq, const char *why)
 {
-	return guest_lack(vq->guest) == GUEST_ABSENT ? fault(vq, why)
-						     : VIRTQUEUE_NOT_NOW;
+	return guest_map_error(vq->guest) == GUEST_NOT_PRESENT
+		   ? fault(vq, why)
+		   : VIRTQUEUE_AGAIN;
 }
 
 /*
- * The rings, looked up anew by every function since a mapping may go at any
- * time (guest_forget()).  Sizes and alignment are those of 2.7, used_event and
- * avail_event included.
+ * The rings, mapped again by every function since they may be unmapped in
+ * between (guest_unmap_all()).  Sizes and alignment are those of 2.7,
+ * used_event and avail_event included.
  */
 static struct vring_desc *
-descriptors(struct virtqueue *vq)
+desc_table(struct virtqueue *vq)
 {
-	return guest_ptr(
+	return guest_map(
 	    vq->guest, vq->s->desc, vq->s->num * sizeof(struct vring_desc));
 }
 
 static struct vring_avail *
-available(struct virtqueue *vq)
+avail_ring(struct virtqueue *vq)
 {
-	return guest_ptr(vq->guest, vq->s->driver, 6 + 2 * vq->s->num);
+	return guest_map(vq->guest, vq->s->driver, 6 + 2 * vq->s->num);
 }
 
 static struct vring_used *
-used(struct virtqueue *vq)
+used_ring(struct virtqueue *vq)
 {
-	return guest_ptr(vq->guest, vq->s->device, 6 + 8 * vq->s->num);
+	return guest_map(vq->guest, vq->s->device, 6 + 8 * vq->s->num);
 }
 
 static uint64_t *
@@ -131,10 +134,10 @@ inflight_bit(uint16_t head)
 }
 
 /*
- * Report what was written to the used ring, and to the buffers of all chains that
- * the driver does not see there yet.  To find the buffers again costs less than to
- * keep them, and they are still the device's; but they need not be mapped any
- * more.  0, or VIRTQUEUE_NOT_NOW: nothing was reported.
+ * Report what was written to the used ring, and to the buffers of all chains
+ * that the driver does not see there yet.  To find the buffers again costs less
+ * than to keep them, and they are still the device's; but they need not be
+ * mapped any more.  0, or VIRTQUEUE_AGAIN: nothing was reported.
  */
 static int
 report(struct virtqueue *vq)
@@ -142,10 +145,10 @@ report(struct virtqueue *vq)
 	struct virtqueue_state *s = vq->s;
 	struct virtqueue_chain chain = {.report = true};
 
-	for (uint16_t i = s->published; i != s->next_used; i++)
-		if (walk(vq, s->pushed[i % s->num], &chain) ==
-		    VIRTQUEUE_NOT_NOW)
-			return VIRTQUEUE_NOT_NOW;
+	for (uint16_t i = s->published; i != s->used_idx; i++)
+		if (parse_chain(vq, s->pushed[i % s->num], &chain) ==
+		    VIRTQUEUE_AGAIN)
+			return VIRTQUEUE_AGAIN;
 	guest_wrote(vq->guest, s->device, 6 + 8 * s->num);
 	guest_report(vq->guest);
 	return 0;
@@ -157,7 +160,7 @@ virtqueue_disable(struct virtqueue *vq)
 	if (GUEST_CAN_MIGRATE && vq->s->ready)
 		report(vq);
 	vq->s->ready = 0;
-	settle();
+	compiler_barrier();
 }
 
 void
@@ -165,13 +168,17 @@ virtqueue_reset(struct virtqueue *vq)
 {
 	struct virtqueue_state *s = vq->s;
 
-	/* First: what follows is of no account to a queue that is not ready. */
+	/*
+	 * First: the rest of the state is ignored while the queue is not
+	 * ready.
+	 */
 	virtqueue_disable(vq);
 	*s = (struct virtqueue_state){.num = VIRTQUEUE_NUM_MAX};
 }
 
 void
-virtqueue_place(struct virtqueue *vq, uint64_t start, uint32_t align)
+virtqueue_set_legacy_layout(
+    struct virtqueue *vq, uint64_t start, uint32_t align)
 {
 	struct virtqueue_state *s = vq->s;
 
@@ -194,24 +201,25 @@ virtqueue_enable(struct virtqueue *vq, uint64_t features)
 	uint32_t num = s->num;
 
 	if (!is_queue_size(num))
-		return fault(vq, "queue size not offered");
+		return fault(vq, "invalid queue size");
 	if (s->desc % VRING_DESC_ALIGN_SIZE != 0 ||
 	    s->driver % VRING_AVAIL_ALIGN_SIZE != 0 ||
 	    s->device % VRING_USED_ALIGN_SIZE != 0)
 		return fault(vq, "ring not aligned");
-	if ((descriptors(vq) == NULL &&
-		lack(vq, "ring not in guest memory") == -1) ||
-	    (available(vq) == NULL &&
-		lack(vq, "ring not in guest memory") == -1) ||
-	    (used(vq) == NULL && lack(vq, "ring not in guest memory") == -1))
+	if ((desc_table(vq) == NULL &&
+		map_error(vq, "ring not in guest memory") == -1) ||
+	    (avail_ring(vq) == NULL &&
+		map_error(vq, "ring not in guest memory") == -1) ||
+	    (used_ring(vq) == NULL &&
+		map_error(vq, "ring not in guest memory") == -1))
 		return -1;
 
-	/* What the driver has set stays in place: we may have to do it again. */
-	s->next_avail = s->next_used = s->published = s->signalled = 0;
-	s->popping = 0;
+	/* Keep what the driver has set: a killed access is repeated. */
+	s->last_avail_idx = s->used_idx = s->published = s->signalled = 0;
+	s->popped_head = 0;
 	memset(s->inflight, 0, sizeof(s->inflight));
 	vq->features = features;
-	settle();
+	compiler_barrier();
 	s->ready = 1;
 	return 0;
 }
@@ -227,48 +235,49 @@ count_inflight(const struct virtqueue_state *s)
 }
 
 /*
- * Let the driver see all that was pushed.
+ * Publish all pushed chains to the driver.
  */
 static void
-show(struct virtqueue_state *s, struct vring_used *u)
+publish_used_idx(struct virtqueue_state *s, struct vring_used *u)
 {
-	/* Data, status and used entries before the index that shows them. */
+	/* Data, status and used entries before the used index. */
 	__atomic_thread_fence(__ATOMIC_RELEASE);
-	STORE16(&u->idx, s->next_used);
-	settle();
-	s->published = s->next_used;
+	STORE16(&u->idx, s->used_idx);
+	compiler_barrier();
+	s->published = s->used_idx;
 }
 
 /*
- * Each step leaves a state from which adoption can start again, so that to be
- * killed here is no different.
+ * Each step leaves a state that can be adopted again, so that a kill in here is
+ * no different.
  */
 int
 virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 {
 	struct virtqueue_state *s = vq->s;
-	uint16_t taken = s->next_avail - s->next_used;
-	uint16_t hidden = s->next_used - s->published;
+	uint16_t inflight_count = s->last_avail_idx - s->used_idx;
+	uint16_t unpublished = s->used_idx - s->published;
 	unsigned head, i;
 
 	vq->features = features;
-	if (!is_queue_size(s->num) || taken > s->num || hidden > s->num ||
-	    s->popping >= s->num)
+	if (!is_queue_size(s->num) || inflight_count > s->num ||
+	    unpublished > s->num || s->popped_head >= s->num)
 		return fault(vq, "positions out of range");
 	for (head = s->num; head < VIRTQUEUE_NUM_MAX; head++)
 		if (*inflight_word(s, head) & inflight_bit(head))
 			return fault(vq, "head in flight out of range");
-	/* Pushed: whether the bit went too is not known. */
-	for (i = 0; i < hidden; i++) {
+	/* Pushed: its bit may not have been cleared yet. */
+	for (i = 0; i < unpublished; i++) {
 		head = s->pushed[(uint16_t)(s->published + i) % s->num];
 		if (head >= s->num)
 			return fault(vq, "pushed head out of range");
 		*inflight_word(s, head) &= ~inflight_bit(head);
 	}
-	/* Marked in flight, but not yet popped: it is still available. */
-	if (count_inflight(s) == taken + 1)
-		*inflight_word(s, s->popping) &= ~inflight_bit(s->popping);
-	if (count_inflight(s) != taken)
+	/* Marked in flight but not popped yet: it is still available. */
+	if (count_inflight(s) == inflight_count + 1)
+		*inflight_word(s, s->popped_head) &=
+		    ~inflight_bit(s->popped_head);
+	if (count_inflight(s) != inflight_count)
 		return fault(vq, "heads in flight do not add up");
 	return 0;
 }
@@ -291,16 +300,16 @@ add_buffer(
 		guest_wrote(vq->guest, d->addr, d->len);
 	if (chain->report)
 		return 0;
-	if (chain->last_byte && (!writable || d->len == 0))
+	if (chain->status_only && (!writable || d->len == 0))
 		return 0;
-	if (chain->last_byte) {
+	if (chain->status_only) {
 		d->addr += d->len - 1;
 		d->len = 1;
 		chain->writable = n = 0;
 	}
-	base = guest_ptr(vq->guest, d->addr, d->len);
+	base = guest_map(vq->guest, d->addr, d->len);
 	if (base == NULL)
-		return lack(vq, "buffer not in guest memory");
+		return map_error(vq, "buffer not in guest memory");
 	if (d->len == 0)
 		return 0;
 	if ((writable ? chain->writable : chain->readable) > 0) {
@@ -328,9 +337,9 @@ add_buffer(
  * ring smaller than it was offered.
  */
 static int
-walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
+parse_chain(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 {
-	const char *p, *table = (const char *)descriptors(vq);
+	const char *p, *table = (const char *)desc_table(vq);
 	uint32_t i = head, num = vq->s->num, steps = 0;
 	uint64_t bytes = 0;
 	bool indirect = false;
@@ -340,9 +349,9 @@ walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 	chain->head = head;
 	chain->readable = chain->writable = 0;
 	if (table == NULL)
-		return lack(vq, "descriptor table not in guest memory");
+		return map_error(vq, "descriptor table not in guest memory");
 	for (;;) {
-		/* Whoever needs more steps than there are is in a loop. */
+		/* More steps than descriptors: a loop. */
 		if (i >= num)
 			return fault(vq, "descriptor index beyond its table");
 		if (steps++ == num)
@@ -361,15 +370,15 @@ walk(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 			if (d.len % sizeof(d) != 0 || num == 0 ||
 			    num > VIRTQUEUE_NUM_MAX)
 				return fault(vq, "indirect table of odd size");
-			table = guest_ptr(vq->guest, d.addr, d.len);
+			table = guest_map(vq->guest, d.addr, d.len);
 			if (table == NULL)
-				return lack(
+				return map_error(
 				    vq, "indirect table not in guest memory");
 			indirect = true;
 			i = steps = 0;
 			continue;
 		}
-		/* To look up a long buffer takes long (2.7.5.2). */
+		/* To map a long buffer takes long (2.7.5.2). */
 		bytes += d.len;
 		if (bytes > UINT64_C(1) << 32)
 			return fault(vq, "chain of more than 4 GiB");
@@ -386,109 +395,123 @@ int
 virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 {
 	struct virtqueue_state *s = vq->s;
-	struct vring_avail *avail = available(vq);
+	struct vring_avail *avail = avail_ring(vq);
 	uint16_t head, n;
 	int got;
 
 	if (avail == NULL)
-		return lack(vq, "available ring not in guest memory");
-	n = LOAD16(&avail->idx) - s->next_avail;
+		return map_error(vq, "available ring not in guest memory");
+	n = LOAD16(&avail->idx) - s->last_avail_idx;
 	if (n == 0)
 		return 0;
 	if (n > s->num)
 		return fault(vq, "available index ahead of the queue size");
 	/* The index before the entries that it makes available. */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	head = LOAD16(&avail->ring[s->next_avail % s->num]);
+	head = LOAD16(&avail->ring[s->last_avail_idx % s->num]);
 	if (head >= s->num)
 		return fault(vq, "available head beyond the queue size");
 	if (*inflight_word(s, head) & inflight_bit(head))
 		return fault(vq, "chain made available twice");
 	/* What is taken can be returned. */
-	if (used(vq) == NULL)
-		return lack(vq, "used ring not in guest memory");
-	got = walk(vq, head, chain);
+	if (used_ring(vq) == NULL)
+		return map_error(vq, "used ring not in guest memory");
+	got = parse_chain(vq, head, chain);
 	if (got < 0)
 		return got;
 
-	s->popping = head;
-	settle();
+	s->popped_head = head;
+	compiler_barrier();
 	*inflight_word(s, head) |= inflight_bit(head);
-	settle();
-	s->next_avail++;
-	settle();
+	compiler_barrier();
+	s->last_avail_idx++;
+	compiler_barrier();
 	return 1;
 }
 
 int
-virtqueue_redo(
+virtqueue_pop_inflight(
     struct virtqueue *vq, uint32_t *head, struct virtqueue_chain *chain)
 {
 	struct virtqueue_state *s = vq->s;
-	struct vring_used *u = used(vq);
+	struct vring_used *u = used_ring(vq);
 	int got;
 
 	if (u == NULL)
-		return lack(vq, "used ring not in guest memory");
+		return map_error(vq, "used ring not in guest memory");
 	/*
 	 * The driver may have seen what was pushed, and made the same heads
 	 * available again: it must not be pushed any more when they are popped.
 	 */
-	if (s->published != s->next_used) {
+	if (s->published != s->used_idx) {
 		if (GUEST_CAN_MIGRATE && report(vq) < 0)
-			return VIRTQUEUE_NOT_NOW;
-		show(s, u);
+			return VIRTQUEUE_AGAIN;
+		publish_used_idx(s, u);
 	}
 	for (; *head < s->num; ++*head) {
 		if (!(*inflight_word(s, *head) & inflight_bit(*head)))
 			continue;
-		got = walk(vq, *head, chain);
+		got = parse_chain(vq, *head, chain);
 		return got < 0 ? got : 1;
 	}
 	return 0;
 }
 
-int
-virtqueue_notify(struct virtqueue *vq, bool wanted)
+static int
+set_notify(struct virtqueue *vq, bool wanted)
 {
 	struct virtqueue_state *s = vq->s;
-	struct vring_avail *avail = available(vq);
-	struct vring_used *u = avail != NULL ? used(vq) : NULL;
+	struct vring_avail *avail = avail_ring(vq);
+	struct vring_used *u = avail != NULL ? used_ring(vq) : NULL;
 
 	if (u == NULL)
-		return lack(vq, "ring not in guest memory");
+		return map_error(vq, "ring not in guest memory");
 	if (!HAS(vq, VIRTIO_RING_F_EVENT_IDX))
 		STORE16(&u->flags, wanted ? 0 : VRING_USED_F_NO_NOTIFY);
-	else /* a position before any that can be new is never passed */
+	else /* never reached: behind any new position */
 		STORE16((uint16_t *)&u->ring[s->num],
-		    wanted ? s->next_avail : s->next_avail - s->num - 1);
+		    wanted ? s->last_avail_idx
+			   : s->last_avail_idx - s->num - 1);
 	if (!wanted)
 		return 0;
 	/*
-	 * The driver stores its index, then looks whether we want to know; we
-	 * do it the other way round, and so at least one of us sees the other.
+	 * The driver stores its index, then loads our event index or flag; we
+	 * store that, then load its index: so at least one of us sees the
+	 * other's store.
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return LOAD16(&avail->idx) != s->next_avail;
+	return LOAD16(&avail->idx) != s->last_avail_idx;
+}
+
+int
+virtqueue_enable_notify(struct virtqueue *vq)
+{
+	return set_notify(vq, true);
+}
+
+int
+virtqueue_disable_notify(struct virtqueue *vq)
+{
+	return set_notify(vq, false);
 }
 
 int
 virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 {
 	struct virtqueue_state *s = vq->s;
-	struct vring_used *u = used(vq);
-	uint16_t slot = s->next_used % s->num;
+	struct vring_used *u = used_ring(vq);
+	uint16_t slot = s->used_idx % s->num;
 
 	if (u == NULL)
 		return fault(vq, "used ring not in guest memory");
 	STORE32(&u->ring[slot].id, head);
 	STORE32(&u->ring[slot].len, len);
 	s->pushed[slot] = head;
-	settle();
-	s->next_used++;
-	settle();
+	compiler_barrier();
+	s->used_idx++;
+	compiler_barrier();
 	*inflight_word(s, head) &= ~inflight_bit(head);
-	settle();
+	compiler_barrier();
 	return 0;
 }
 
@@ -499,17 +522,17 @@ virtqueue_publish(struct virtqueue *vq)
 	struct vring_avail *avail;
 	struct vring_used *u;
 
-	if (s->next_used == s->signalled)
+	if (s->used_idx == s->signalled)
 		return 0;
-	avail = available(vq);
-	u = avail != NULL ? used(vq) : NULL;
+	avail = avail_ring(vq);
+	u = avail != NULL ? used_ring(vq) : NULL;
 	if (u == NULL)
-		return lack(vq, "ring not in guest memory");
+		return map_error(vq, "ring not in guest memory");
 
 	if (GUEST_CAN_MIGRATE && report(vq) < 0)
-		return VIRTQUEUE_NOT_NOW;
-	show(s, u);
-	/* As in virtqueue_notify(), with the roles exchanged. */
+		return VIRTQUEUE_AGAIN;
+	publish_used_idx(s, u);
+	/* As in set_notify(), with the roles exchanged. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (HAS(vq, VIRTIO_RING_F_EVENT_IDX))
 		return vring_need_event(
@@ -518,13 +541,13 @@ virtqueue_publish(struct virtqueue *vq)
 }
 
 void
-virtqueue_keep(struct virtqueue *vq)
+virtqueue_pin(struct virtqueue *vq)
 {
 	uint32_t num = vq->s->num;
 
-	guest_keep(vq->guest, descriptors(vq), num * sizeof(struct vring_desc));
-	guest_keep(vq->guest, available(vq), 6 + 2 * num);
-	guest_keep(vq->guest, used(vq), 6 + 8 * num);
+	guest_pin(vq->guest, desc_table(vq), num * sizeof(struct vring_desc));
+	guest_pin(vq->guest, avail_ring(vq), 6 + 2 * num);
+	guest_pin(vq->guest, used_ring(vq), 6 + 8 * num);
 }
 
 void

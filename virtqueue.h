@@ -21,8 +21,8 @@ struct guest;
 #define VIRTQUEUE_NUM_MAX 256
 
 /*
- * All that makes a queue what it is, of fixed size and without pointers.  The
- * order in which it is stored is explained in virtqueue.c.
+ * The whole state of a queue, of fixed size and without pointers.  The order of
+ * stores is explained in virtqueue.c.
  */
 struct virtqueue_state {
 	uint64_t desc;	 /* guest-physical address of the descriptor table */
@@ -30,11 +30,11 @@ struct virtqueue_state {
 	uint64_t device; /* ... of the used ring */
 	uint32_t num;	 /* queue size in descriptors */
 	uint16_t ready;	 /* 1: enabled by the driver (QueueReady) */
-	uint16_t next_avail; /* position of the next chain to pop */
-	uint16_t next_used;  /* position of the next chain to push */
-	uint16_t published;  /* used index that the guest has been shown */
-	uint16_t signalled;  /* used index at the last decision to interrupt */
-	uint16_t popping;    /* head of the last chain popped */
+	uint16_t last_avail_idx; /* next chain to pop */
+	uint16_t used_idx;	 /* next used entry to fill */
+	uint16_t published;	 /* used index that the guest sees */
+	uint16_t signalled;   /* used index at the last decision to interrupt */
+	uint16_t popped_head; /* head of the last chain popped */
 	/* Heads popped and not yet pushed: bit h % 64 of word h / 64. */
 	uint64_t inflight[VIRTQUEUE_NUM_MAX / 64];
 	/* Heads pushed and not yet published, by position % num. */
@@ -59,64 +59,67 @@ struct virtqueue_chain {
 	uint16_t writable; /* iovecs */
 	struct iovec *iov; /* the caller's, VIRTQUEUE_NUM_MAX of them */
 	/* The caller's wish: only the last writable byte of the chain. */
-	bool last_byte;
+	bool status_only;
 	bool report; /* virtqueue.c's: no buffer, but guest_wrote() for each */
 };
 
 /*
- * Not ready any more; nothing may be in flight.  And as after a reset (2.1, 2.7),
- * with the largest size besides.
+ * Not ready any more; nothing may be in flight.  And as after a reset (2.1,
+ * 2.7), with the largest size besides.
  */
 void virtqueue_disable(struct virtqueue *vq);
 void virtqueue_reset(struct virtqueue *vq);
 
 /*
- * Where a legacy driver has its rings (2.7.2): one after the other from 'start'
- * on, the used ring at the next multiple of 'align', a power of two.
+ * The ring layout of legacy drivers (2.7.2): contiguous from 'start' on, the
+ * used ring aligned to 'align', a power of two.
  */
-void virtqueue_place(struct virtqueue *vq, uint64_t start, uint32_t align);
+void virtqueue_set_legacy_layout(
+    struct virtqueue *vq, uint64_t start, uint32_t align);
 
 /*
- * What virtqueue_pop() and others return when guest memory that they need cannot
- * be mapped now, for which guest_lack() has the reason; nothing was done.
+ * What virtqueue_pop() and others return when guest memory that they need
+ * cannot be mapped now, for which guest_map_error() has the reason; nothing was
+ * done.
  */
-#define VIRTQUEUE_NOT_NOW (-2)
+#define VIRTQUEUE_AGAIN (-2)
 
 /*
  * Make the queue ready with the addresses and size in its state (4.2.2,
  * QueueReady).  'features' are the negotiated feature bits.  0, or -1 with
- * 'fault' set if the size is not a power of two from 2 to VIRTQUEUE_NUM_MAX, or a ring is
- * misaligned or not in guest memory; the queue is not ready then.  A ring that
- * cannot be mapped now is judged when it is used.
+ * 'fault' set if the size is not a power of two from 2 to VIRTQUEUE_NUM_MAX, or
+ * a ring is misaligned or not in guest memory; the queue is not ready then.  A
+ * ring that cannot be mapped now is judged when it is used.
  */
 int virtqueue_enable(struct virtqueue *vq, uint64_t features);
 
 /*
  * Continue a queue whose state was left by a process that was killed at any
- * moment: bring its bookkeeping to rest.  0, or -1 with 'fault' set if the
- * state makes no sense.  Chains in flight are then to be done again:
- * virtqueue_redo() gives the first one whose head is at least *head, like
- * virtqueue_pop() does, and sets *head.  None must be popped before the last one
+ * moment: complete any update that was interrupted.  0, or -1 with 'fault' set
+ * if the state makes no sense.  Chains in flight must be resubmitted:
+ * virtqueue_pop_inflight() is like virtqueue_pop() for the first one whose head
+ * is at least *head, and sets *head.  None must be popped before the last one
  * is given.
  */
 int virtqueue_adopt(struct virtqueue *vq, uint64_t features);
-int virtqueue_redo(
+int virtqueue_pop_inflight(
     struct virtqueue *vq, uint32_t *head, struct virtqueue_chain *chain);
 
 /*
  * Take the next available chain into *chain (chain->iov is the caller's).
  * 1: there was one.  0: none.  -1: the driver broke the rules of 2.7, 'fault'
- * says which; nothing was taken.  VIRTQUEUE_NOT_NOW.
+ * says which; nothing was taken.  VIRTQUEUE_AGAIN.
  */
 int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
 
 /*
- * Ask the driver to notify when it makes the next chain available, or (on
- * false) to not bother because we look ourselves (2.7.7, 2.7.10).  1: a chain
- * has become available meanwhile, for which no notification may come.  0: none has.
- * -1: fault.  VIRTQUEUE_NOT_NOW.
+ * Enable or disable the driver's notifications of available chains (2.7.7,
+ * 2.7.10). enable: 1 if a chain has become available meanwhile, for which no
+ * notification may come, or 0. disable: 0.  Both: -1 on fault.
+ * VIRTQUEUE_AGAIN.
  */
-int virtqueue_notify(struct virtqueue *vq, bool wanted);
+int virtqueue_enable_notify(struct virtqueue *vq);
+int virtqueue_disable_notify(struct virtqueue *vq);
 
 /*
  * Return chain 'head', of which the first 'len' bytes of the writable part were
@@ -126,17 +129,17 @@ int virtqueue_notify(struct virtqueue *vq, bool wanted);
 int virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
 
 /*
- * Show the driver everything pushed.  1: it wants an interrupt for that (2.7.7,
- * 2.7.10).  0: it does not, or nothing was pushed.  -1: fault.  After the
- * interrupt has been raised, or was found not needed, virtqueue_signalled()
- * records that; before, asking again gives the same answer.
+ * Publish everything pushed to the driver. 1: it wants an interrupt for that
+ * (2.7.7, 2.7.10). 0: it does not, or nothing was pushed. -1: fault.  After the
+ * interrupt has been raised, or was not needed, virtqueue_signalled() records
+ * that; until then the decision repeats.
  */
 int virtqueue_publish(struct virtqueue *vq);
 void virtqueue_signalled(struct virtqueue *vq);
 
 /*
- * Keep the rings mapped (guest_keep()): for as long as a chain is in flight.
+ * Keep the rings mapped (guest_pin()): for as long as a chain is in flight.
  */
-void virtqueue_keep(struct virtqueue *vq);
+void virtqueue_pin(struct virtqueue *vq);
 
 #endif

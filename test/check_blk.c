@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Requests of virtio-blk (virtio 1.2, 5.2.6) on files in the temporary
- * directory, in any framing, with good and bad luck.  Every buffer of a request
+ * directory, in any framing, succeeding and failing.  Every buffer of a request
  * is a piece of memory of its own.
  */
 #include <errno.h>
@@ -33,7 +33,7 @@
 #define SECTORS	     64
 #define SECTOR	     512
 #define MAX_LEN	     (SECTORS * SECTOR)
-#define AT_ONCE	     (32 * 1024) /* of what is in memory */
+#define KICK_BUDGET  (32 * 1024) /* of what is in memory */
 
 #define BLOCK	     4096 /* of most file systems */
 #define UNTOUCHED    0xee /* never a byte of the disk or of a serial */
@@ -79,7 +79,7 @@ __wrap_open(const char *name, int flags, ...)
 }
 
 /*
- * What a process had locked, and whoever is not root may lock little, the kernel
+ * What a process had locked, and an ordinary user may lock little, the kernel
  * takes back a moment after its end.
  */
 int
@@ -127,7 +127,7 @@ make_file(off_t size, mode_t mode)
 	if (dir == NULL)
 		dir = direct ? "/var/tmp" : "/tmp";
 	snprintf(name, sizeof(name), "%s/check_blk.XXXXXX", dir);
-	fd = fake_uring.in_memory ? memfd_create(name, 0) : mkstemp(name);
+	fd = fake_uring.show_tmpfs ? memfd_create(name, 0) : mkstemp(name);
 	ck_assert_int_ge(fd, 0);
 	unlink(name);
 	ck_assert_int_eq(fchmod(fd, mode), 0);
@@ -174,7 +174,7 @@ static void
 setup_memory(void)
 {
 	setup();
-	fake_uring.in_memory = true;
+	fake_uring.show_tmpfs = true;
 	open_disk(MAX_LEN, false);
 }
 
@@ -526,7 +526,7 @@ START_TEST(the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes)
 }
 END_TEST
 
-START_TEST(a_disk_that_changes_its_size_is_looked_at_when_asked)
+START_TEST(on_a_resize_the_size_is_read_again)
 {
 	open_disk(MAX_LEN, _i);
 	ck_assert_int_eq(ftruncate(fd, 2 * MAX_LEN + 100), 0);
@@ -536,7 +536,7 @@ START_TEST(a_disk_that_changes_its_size_is_looked_at_when_asked)
 	ck_assert_uint_eq(blk_config(blk)->capacity, 2 * SECTORS);
 	ck_assert_uint_eq(lg.lines, 2);
 	ck_assert_ptr_nonnull(strstr(lg.last, path));
-	ck_assert_ptr_nonnull(strstr(lg.last, "128 sectors, and had 64"));
+	ck_assert_ptr_nonnull(strstr(lg.last, "128 sectors, previously 64"));
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 2 * SECTORS - 1, 0, SECTOR),
 	    VIRTIO_BLK_S_OK);
 	/* It may also be smaller, and what began before that fails. */
@@ -819,8 +819,8 @@ START_TEST(the_whole_disk_can_be_read_and_written_at_once)
 {
 	expect_read(0, MAX_LEN);
 	expect_write(0, MAX_LEN);
-	ck_assert_uint_eq(fake_uring.reads, !fake_uring.in_memory);
-	ck_assert_uint_eq(fake_uring.writes, !fake_uring.in_memory);
+	ck_assert_uint_eq(fake_uring.reads, !fake_uring.show_tmpfs);
+	ck_assert_uint_eq(fake_uring.writes, !fake_uring.show_tmpfs);
 }
 END_TEST
 
@@ -1055,7 +1055,7 @@ START_TEST(a_read_only_disk_refuses_writes)
 	ck_assert_uint_eq(fake_uring.submits, 0);
 	expect_disk_untouched();
 	expect_read(0, SECTOR);
-	/* As squashfs answers whoever asks it. */
+	/* As on squashfs. */
 	fake_uring.fail = 1;
 	fake_uring.error = EINVAL;
 	ck_assert_uint_eq(
@@ -1260,7 +1260,7 @@ START_TEST(one_bad_range_and_nothing_is_cleared)
 }
 END_TEST
 
-START_TEST(ranges_larger_than_told_are_refused)
+START_TEST(ranges_larger_than_the_limit_are_refused)
 {
 	const struct virtio_blk_config *c = blk_config(blk);
 	uint32_t max =
@@ -1320,12 +1320,12 @@ START_TEST(where_the_host_cannot_zero_zeros_are_written)
 	    FALLOC_FL_ZERO_RANGE | (unmap ? FALLOC_FL_PUNCH_HOLE : 0);
 	ck_assert_uint_eq(clear(ZEROES, range, 2), VIRTIO_BLK_S_OK);
 	expect_zeros(range, 2);
-	ck_assert(fake_uring.in_memory || fake_uring.writes >= 26);
+	ck_assert(fake_uring.show_tmpfs || fake_uring.writes >= 26);
 	ck_assert_uint_eq(lg.lines, 0);
 }
 END_TEST
 
-START_TEST(where_the_host_cannot_discard_the_guest_is_told)
+START_TEST(where_the_host_cannot_discard_the_guest_gets_unsupp)
 {
 	fake_uring.refuse = FALLOC_FL_PUNCH_HOLE;
 	fake_uring.refusal = refusals[_i];
@@ -1352,7 +1352,7 @@ START_TEST(clearing_that_is_interrupted_is_tried_again_and_may_fail)
 }
 END_TEST
 
-START_TEST(a_disk_that_cannot_have_holes_does_not_offer_them)
+START_TEST(a_disk_that_cannot_discard_does_not_offer_it)
 {
 	const struct range range = {8, 8, UNMAP};
 
@@ -1370,7 +1370,7 @@ START_TEST(a_disk_that_cannot_have_holes_does_not_offer_them)
 }
 END_TEST
 
-START_TEST(a_disk_that_shall_keep_its_space_does)
+START_TEST(with_no_discard_a_disk_keeps_its_space)
 {
 	const struct range range = {8, 8, UNMAP};
 	uint64_t before;
@@ -1379,7 +1379,7 @@ START_TEST(a_disk_that_shall_keep_its_space_does)
 	ck_assert_int_eq(pwrite(fd, out, MAX_LEN, 0), MAX_LEN);
 	fsync(fd);
 	before = allocated();
-	blk = blk_open(&lg.logger, path, DISK_NO_HOLES, "");
+	blk = blk_open(&lg.logger, path, DISK_NO_DISCARD, "");
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(blk_features(blk) & FEATURE(VIRTIO_BLK_F_DISCARD), 0);
 	ck_assert_uint_eq(blk_config(blk)->write_zeroes_may_unmap, 0);
@@ -1591,7 +1591,7 @@ START_TEST(a_flush_is_not_done_by_an_fdatasync_that_began_before_it)
 	flush[1] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)->req;
 	flush[2] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)->req;
 	blk_kick(blk);
-	ck_assert_uint_eq(fake_uring.writes, !fake_uring.in_memory);
+	ck_assert_uint_eq(fake_uring.writes, !fake_uring.show_tmpfs);
 	while (blk_inflight(blk) > 0) {
 		req = reap();
 		if (n == 3 || req != flush[n])
@@ -1649,7 +1649,7 @@ START_TEST(of_writes_that_are_to_be_stable_none_is_if_one_is_not)
 		job[i] = submit(VIRTIO_BLK_T_OUT, 8 * i, SECTOR, 0);
 	fake_uring.wait = true;
 	fake_uring.error = EIO;
-	fake_uring.spare = fake_uring.in_memory ? 0 : 3;
+	fake_uring.spare = fake_uring.show_tmpfs ? 0 : 3;
 	fake_uring.fail = 1;
 	for (unsigned i = 0; i < 3; i++)
 		reap();
@@ -1795,7 +1795,7 @@ START_TEST(memory_that_the_host_lacks_is_waited_for)
 		ck_assert(fake_uring.starve == 100 || !blk_pending(blk));
 	}
 	ck_assert_uint_eq(lg.lines, 1);
-	ck_assert_ptr_nonnull(strstr(lg.last, "no memory"));
+	ck_assert_ptr_nonnull(strstr(lg.last, "out of memory"));
 	blk_kick(blk);
 	ck_assert_ptr_eq(reap(), job->req);
 	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
@@ -1971,7 +1971,7 @@ START_TEST(all_requests_can_be_in_flight_at_once)
 	}
 	ck_assert_ptr_null(blk_get(blk));
 	ck_assert_uint_eq(fake_uring.submits, 0);
-	/* 8 at a time, so that accesses get their turn. */
+	/* 8 at a time, so that accesses are not delayed. */
 	for (n = 8; n <= BLK_REQS / 4 * 3; n += 8) {
 		ck_assert(n == 8 || blk_pending(blk));
 		blk_kick(blk);
@@ -2142,8 +2142,8 @@ START_TEST(parts_of_blocks_are_written_and_nothing_beside_them)
 END_TEST
 
 /*
- * The page cache and what goes past it must not be at work at the same time: a
- * part of a block, read before and written back after, would undo the other.
+ * Buffered and direct I/O must not be in flight at the same time: the
+ * read-modify-write of a part of a block would undo the other.
  */
 START_TEST(parts_of_blocks_and_whole_ones_take_turns)
 {
@@ -2260,7 +2260,7 @@ submit_large(
 
 #define MIB (1 << 20)
 
-START_TEST(requests_beyond_the_buffers_wait_for_their_turn)
+START_TEST(requests_beyond_the_bounce_pool_wait_for_their_turn)
 {
 	/* The last two wait, though there would be room for the very last. */
 	static const size_t sizes[] = {MIB, MIB, MIB, MIB / 2, MIB, SECTOR};
@@ -2389,7 +2389,7 @@ START_TEST(a_disk_without_direct_io_is_refused)
 }
 END_TEST
 
-START_TEST(what_is_in_memory_is_done_without_io_uring)
+START_TEST(on_tmpfs_io_is_synchronous)
 {
 	struct job *job = submit(VIRTIO_BLK_T_OUT, 1, 3 * SECTOR, 0);
 
@@ -2403,9 +2403,9 @@ START_TEST(what_is_in_memory_is_done_without_io_uring)
 END_TEST
 
 /*
- * But always some of it, so that nobody waits in vain for the rest.
+ * But always a part of it, so that it makes progress.
  */
-START_TEST(of_what_is_in_memory_not_all_is_done_in_one_go)
+START_TEST(on_tmpfs_a_kick_has_a_budget)
 {
 	enum { JOBS = 20 };
 	struct job *job[JOBS];
@@ -2420,7 +2420,7 @@ START_TEST(of_what_is_in_memory_not_all_is_done_in_one_go)
 		for (some = 0; blk_reap(blk) != NULL; some++)
 			ck_assert_uint_eq(
 			    dispose(job[done + some]), VIRTIO_BLK_S_OK);
-		ck_assert_uint_eq(some, AT_ONCE / (16 * SECTOR));
+		ck_assert_uint_eq(some, KICK_BUDGET / (16 * SECTOR));
 		done += some;
 	}
 	ck_assert(!blk_pending(blk));
@@ -2428,9 +2428,9 @@ START_TEST(of_what_is_in_memory_not_all_is_done_in_one_go)
 END_TEST
 
 /*
- * However long they and their segments are, and in the order in which they came.
+ * Of any length and any segments, in the order of arrival.
  */
-START_TEST(long_transfers_in_memory_are_done_a_piece_at_a_time)
+START_TEST(long_transfers_on_tmpfs_are_split)
 {
 	enum { LEN = 8 * MIB };
 	uint32_t *want = malloc(LEN), *got = calloc(1, LEN);
@@ -2457,9 +2457,9 @@ START_TEST(long_transfers_in_memory_are_done_a_piece_at_a_time)
 				blk_put(blk, req);
 			}
 		}
-		ck_assert_uint_ge(goes, LEN / AT_ONCE);
+		ck_assert_uint_ge(goes, LEN / KICK_BUDGET);
 		/* Each request may end within a page. */
-		ck_assert_uint_le(goes, (LEN + all * 4096) / AT_ONCE + 1);
+		ck_assert_uint_le(goes, (LEN + all * 4096) / KICK_BUDGET + 1);
 	}
 	ck_assert_mem_eq(got, want, LEN);
 	free(want);
@@ -2482,7 +2482,7 @@ START_TEST(memory_of_the_guest_that_is_gone_is_an_error)
 }
 END_TEST
 
-START_TEST(a_disk_in_memory_may_become_smaller)
+START_TEST(a_disk_on_tmpfs_may_become_smaller)
 {
 	ck_assert_int_eq(ftruncate(fd, SECTOR), 0);
 	ck_assert_uint_eq(
@@ -2543,14 +2543,14 @@ add_requests(Suite *s, SFun before)
 	    the_whole_disk_and_nothing_at_all_can_be_cleared, 0, COUNT(ways));
 	tcase_add_loop_test(
 	    tc, one_bad_range_and_nothing_is_cleared, 0, COUNT(bad_clears));
-	tcase_add_loop_test(tc, ranges_larger_than_told_are_refused, 0, 2);
+	tcase_add_loop_test(tc, ranges_larger_than_the_limit_are_refused, 0, 2);
 	tcase_add_loop_test(tc, half_a_range_or_too_many_are_refused, 0, 2);
 	tcase_add_loop_test(
 	    tc, a_range_cleared_is_stable_when_writes_are, 0, COUNT(ways));
 	tcase_add_loop_test(
 	    tc, where_the_host_cannot_zero_zeros_are_written, 0, 4);
 	tcase_add_loop_test(
-	    tc, where_the_host_cannot_discard_the_guest_is_told, 0, 2);
+	    tc, where_the_host_cannot_discard_the_guest_gets_unsupp, 0, 2);
 	tcase_add_test(
 	    tc, clearing_that_is_interrupted_is_tried_again_and_may_fail);
 }
@@ -2633,8 +2633,7 @@ main(void)
 	tcase_add_loop_test(tc, the_configuration_describes_the_disk, 0, 2);
 	tcase_add_test(
 	    tc, the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes);
-	tcase_add_loop_test(
-	    tc, a_disk_that_changes_its_size_is_looked_at_when_asked, 0, 2);
+	tcase_add_loop_test(tc, on_a_resize_the_size_is_read_again, 0, 2);
 	tcase_add_test(tc, a_disk_may_grow_beyond_2_tib);
 	tcase_add_test(tc, a_disk_that_is_no_disk_any_more_keeps_its_size);
 	tcase_add_test(tc, what_is_done_is_counted);
@@ -2654,11 +2653,11 @@ main(void)
 	tcase_add_loop_test(tc, qemu_notices_that_a_disk_is_in_use, 0, 2);
 	tcase_add_test(tc, a_lock_that_is_about_to_go_is_waited_for);
 
-	tc = cases_add(s, "ranges in vain", setup, NULL);
+	tc = cases_add(s, "invalid ranges", setup, NULL);
 	tcase_add_loop_test(
 	    tc, ranges_may_be_far_into_a_large_disk, 0, COUNT(ways));
-	tcase_add_test(tc, a_disk_that_cannot_have_holes_does_not_offer_them);
-	tcase_add_test(tc, a_disk_that_shall_keep_its_space_does);
+	tcase_add_test(tc, a_disk_that_cannot_discard_does_not_offer_it);
+	tcase_add_test(tc, with_no_discard_a_disk_keeps_its_space);
 	tcase_add_test(tc, a_read_only_disk_cannot_be_cleared);
 
 	add_requests(s, setup_disk);
@@ -2670,12 +2669,11 @@ main(void)
 
 	add_requests(s, setup_memory);
 	tc = cases_add(s, "memory", setup_memory, NULL);
-	tcase_add_test(tc, what_is_in_memory_is_done_without_io_uring);
-	tcase_add_test(tc, of_what_is_in_memory_not_all_is_done_in_one_go);
-	tcase_add_loop_test(
-	    tc, long_transfers_in_memory_are_done_a_piece_at_a_time, 0, 8);
+	tcase_add_test(tc, on_tmpfs_io_is_synchronous);
+	tcase_add_test(tc, on_tmpfs_a_kick_has_a_budget);
+	tcase_add_loop_test(tc, long_transfers_on_tmpfs_are_split, 0, 8);
 	tcase_add_test(tc, memory_of_the_guest_that_is_gone_is_an_error);
-	tcase_add_test(tc, a_disk_in_memory_may_become_smaller);
+	tcase_add_test(tc, a_disk_on_tmpfs_may_become_smaller);
 
 	tc = cases_add(s, "direct I/O refused", setup, NULL);
 	tcase_add_loop_test(tc, a_disk_without_direct_io_is_refused, 0, 2);
@@ -2694,7 +2692,7 @@ main(void)
 	tcase_add_test(
 	    tc, direct_writes_are_stable_when_the_driver_cannot_flush);
 	tc = cases_add(s, "large direct I/O", setup_direct_later, NULL);
-	tcase_add_test(tc, requests_beyond_the_buffers_wait_for_their_turn);
+	tcase_add_test(tc, requests_beyond_the_bounce_pool_wait_for_their_turn);
 	tcase_add_test(
 	    tc, requests_of_the_largest_size_are_done_piece_by_piece);
 	tcase_add_loop_test(

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The whole device in one process: the shipped objects but for vdisk.o on the
- * fake host, moved on by a loop like vdisk's, and a driver that behaves.
+ * fake host, run by a loop like vdisk's, and a well-behaved driver.
  *
  * A slow disk is made at the seam between device.c and blk.c, by wrapping
  * two functions when linking: while 'slow', what the disk has finished is kept
@@ -110,17 +110,18 @@ step(void)
 		if (a.kind != ACCESS_INVALIDATE)
 			done = device_access(dev, &a);
 		else if ((done = device_idle(dev)))
-			guest_forget(guest);
+			guest_unmap_all(guest);
 		if (done)
-			ioreq_done(io, &a);
+			ioreq_complete(io, &a);
 		else
 			hold = true;
 	}
-	if (device_run(dev, hold) || (!hold && device_await(dev)))
+	if (device_process_queue(dev, hold) ||
+	    (!hold && device_enable_notify(dev)))
 		return;
 	poll(fd, 2, __real_blk_inflight(blk) > 0 ? 1 : 0);
 	if (fd[0].revents & POLLIN)
-		ck_assert_int_eq(ioreq_wake(io), 0);
+		ck_assert_int_eq(ioreq_ack_event(io), 0);
 }
 
 static void
@@ -480,7 +481,7 @@ START_TEST(a_batch_costs_one_interrupt)
 }
 END_TEST
 
-START_TEST(kicks_are_suppressed_while_the_device_is_looking_anyway)
+START_TEST(kicks_are_suppressed_while_the_device_polls)
 {
 	uint64_t gpa;
 	unsigned i;
@@ -894,9 +895,9 @@ START_TEST(a_batch_is_reported_with_one_call)
 END_TEST
 
 /*
- * A driver as those of small systems: few descriptors, one request at a time, and
- * each in two buffers, since more may not fit.  It waits for the interrupt for every
- * other one, and looks at the used ring for the rest.
+ * A driver as those of small systems: few descriptors, one request at a time,
+ * and each in two buffers, since more may not fit.  It waits for the interrupt
+ * for every other one, and looks at the used ring for the rest.
  */
 static struct {
 	uint64_t gpa; /* header, data, status */
@@ -1029,7 +1030,7 @@ main(void)
 	KIND(the_second_bank_takes_rings_and_data);
 	KIND(four_vcpus_may_touch_the_device_at_once);
 	KIND(a_batch_costs_one_interrupt);
-	KIND(kicks_are_suppressed_while_the_device_is_looking_anyway);
+	KIND(kicks_are_suppressed_while_the_device_polls);
 	KIND(a_kick_is_answered_before_the_disk_is_done);
 	KIND(a_reset_waits_for_requests_in_flight);
 	KIND(after_a_reset_guest_memory_is_left_alone);

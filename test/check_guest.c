@@ -56,7 +56,7 @@ static bool
 shared(uint64_t gpa)
 {
 	static uint8_t value;
-	volatile uint8_t *ours = guest_ptr(guest, gpa, 1);
+	volatile uint8_t *ours = guest_map(guest, gpa, 1);
 	volatile uint8_t *theirs = fake_xen_ram(gpa);
 
 	if (ours == NULL)
@@ -99,7 +99,7 @@ START_TEST(what_is_contiguous_in_the_guest_is_contiguous_here)
 
 	for (i = 0; i < len; i += 997)
 		theirs[i] = i;
-	ours = guest_ptr(guest, at, len);
+	ours = guest_map(guest, at, len);
 	ck_assert_ptr_nonnull(ours);
 	for (i = 0; i < len; i += 997)
 		ck_assert_uint_eq(ours[i], (uint8_t)i);
@@ -110,36 +110,36 @@ END_TEST
 
 START_TEST(parts_mapped_at_different_times_fit_together)
 {
-	uint8_t *low = guest_ptr(guest, LOW + SEAM - PAGE, PAGE);
-	uint8_t *high = guest_ptr(guest, LOW + SEAM, PAGE);
+	uint8_t *low = guest_map(guest, LOW + SEAM - PAGE, PAGE);
+	uint8_t *high = guest_map(guest, LOW + SEAM, PAGE);
 
 	ck_assert_ptr_nonnull(low);
 	ck_assert_ptr_eq(high, low + PAGE);
-	ck_assert_ptr_eq(guest_ptr(guest, LOW + SEAM - 10, 20), high - 10);
+	ck_assert_ptr_eq(guest_map(guest, LOW + SEAM - 10, 20), high - 10);
 }
 END_TEST
 
 START_TEST(outside_memory_there_is_no_pointer)
 {
-	ck_assert_ptr_null(guest_ptr(guest, 0, 1));
-	ck_assert_ptr_null(guest_ptr(guest, LOW - 1, 1));
-	ck_assert_ptr_null(guest_ptr(guest, LOW - 1, 2));
-	ck_assert_ptr_null(guest_ptr(guest, LOW + BANK, 1));
-	ck_assert_ptr_null(guest_ptr(guest, LOW + BANK - 1, 2));
-	ck_assert_ptr_null(guest_ptr(guest, HIGH - 1, 1));
-	ck_assert_ptr_null(guest_ptr(guest, HIGH + BANK, 1));
-	ck_assert_ptr_null(guest_ptr(guest, LOW, HIGH - LOW + 1));
+	ck_assert_ptr_null(guest_map(guest, 0, 1));
+	ck_assert_ptr_null(guest_map(guest, LOW - 1, 1));
+	ck_assert_ptr_null(guest_map(guest, LOW - 1, 2));
+	ck_assert_ptr_null(guest_map(guest, LOW + BANK, 1));
+	ck_assert_ptr_null(guest_map(guest, LOW + BANK - 1, 2));
+	ck_assert_ptr_null(guest_map(guest, HIGH - 1, 1));
+	ck_assert_ptr_null(guest_map(guest, HIGH + BANK, 1));
+	ck_assert_ptr_null(guest_map(guest, LOW, HIGH - LOW + 1));
 }
 END_TEST
 
 START_TEST(an_overflowing_range_has_no_pointer)
 {
-	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX, 1));
-	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX, 2));
-	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX - 4095, 4096));
-	ck_assert_ptr_null(guest_ptr(guest, LOW, SIZE_MAX));
-	ck_assert_ptr_null(guest_ptr(guest, LOW, SIZE_MAX - LOW + 1));
-	ck_assert_ptr_null(guest_ptr(guest, LOW, SIZE_MAX - LOW + 2));
+	ck_assert_ptr_null(guest_map(guest, UINT64_MAX, 1));
+	ck_assert_ptr_null(guest_map(guest, UINT64_MAX, 2));
+	ck_assert_ptr_null(guest_map(guest, UINT64_MAX - 4095, 4096));
+	ck_assert_ptr_null(guest_map(guest, LOW, SIZE_MAX));
+	ck_assert_ptr_null(guest_map(guest, LOW, SIZE_MAX - LOW + 1));
+	ck_assert_ptr_null(guest_map(guest, LOW, SIZE_MAX - LOW + 2));
 	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 0);
 }
 END_TEST
@@ -150,7 +150,7 @@ START_TEST(beyond_the_window_there_is_no_pointer_and_no_call)
 
 	/* No arm64 or x86 guest has memory there (52 bits). */
 	for (bit = 52; bit < 64; bit++)
-		ck_assert_ptr_null(guest_ptr(guest, LOW | 1ULL << bit, 1));
+		ck_assert_ptr_null(guest_map(guest, LOW | 1ULL << bit, 1));
 	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 0);
 }
 END_TEST
@@ -163,10 +163,10 @@ START_TEST(memory_may_be_anywhere_in_46_bits)
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
 		0) == MAP_FAILED)
 		return; /* the host has no such addresses itself */
-	ck_assert_ptr_null(guest_ptr(guest, end, 1));
+	ck_assert_ptr_null(guest_map(guest, end, 1));
 	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 0);
 	/* Xen is asked, though there is none. */
-	ck_assert_ptr_null(guest_ptr(guest, end - 1, 1));
+	ck_assert_ptr_null(guest_map(guest, end - 1, 1));
 	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 1);
 }
 END_TEST
@@ -175,11 +175,11 @@ START_TEST(nothing_is_needed_for_no_bytes)
 {
 	unsigned calls;
 
-	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, 1));
-	ck_assert_ptr_nonnull(guest_ptr(guest, LOW + 1, 0));
+	ck_assert_ptr_nonnull(guest_map(guest, LOW, 1));
+	ck_assert_ptr_nonnull(guest_map(guest, LOW + 1, 0));
 	calls = fake_xen_calls(XC_MAP2);
-	ck_assert_ptr_nonnull(guest_ptr(guest, HIGH, 0));
-	ck_assert_ptr_null(guest_ptr(guest, UINT64_MAX, 0));
+	ck_assert_ptr_nonnull(guest_map(guest, HIGH, 0));
+	ck_assert_ptr_null(guest_map(guest, UINT64_MAX, 0));
 	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), calls);
 }
 END_TEST
@@ -189,12 +189,12 @@ START_TEST(a_page_is_mapped_once)
 	unsigned calls, i;
 
 	for (i = 0; i < BANK; i += PAGE)
-		ck_assert_ptr_nonnull(guest_ptr(guest, LOW + i, PAGE));
+		ck_assert_ptr_nonnull(guest_map(guest, LOW + i, PAGE));
 	calls = fake_xen_calls(XC_MAP2);
 	ck_assert_uint_eq(fake_xen_mapped(0), BANK / PAGE);
 	for (i = 0; i < BANK; i += PAGE)
-		ck_assert_ptr_nonnull(guest_ptr(guest, LOW + i, PAGE));
-	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, BANK));
+		ck_assert_ptr_nonnull(guest_map(guest, LOW + i, PAGE));
+	ck_assert_ptr_nonnull(guest_map(guest, LOW, BANK));
 	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), calls);
 	/* Calls cost more than pages: 64 at a time at the very least. */
 	ck_assert_uint_le(calls, BANK / PAGE / 64);
@@ -206,13 +206,13 @@ START_TEST(a_hole_has_no_pointer_and_its_neighbours_have)
 	const uint64_t hole = LOW + 5 * PAGE;
 
 	fake_xen_take_page(hole);
-	ck_assert_ptr_null(guest_ptr(guest, hole, 1));
-	ck_assert_ptr_null(guest_ptr(guest, hole + PAGE - 1, 1));
-	ck_assert_ptr_null(guest_ptr(guest, hole - 1, 2));
-	ck_assert_ptr_null(guest_ptr(guest, LOW, 16 * PAGE));
+	ck_assert_ptr_null(guest_map(guest, hole, 1));
+	ck_assert_ptr_null(guest_map(guest, hole + PAGE - 1, 1));
+	ck_assert_ptr_null(guest_map(guest, hole - 1, 2));
+	ck_assert_ptr_null(guest_map(guest, LOW, 16 * PAGE));
 	ck_assert(shared(hole - 1));
 	ck_assert(shared(hole + PAGE));
-	ck_assert_ptr_null(guest_ptr(guest, hole, 1));
+	ck_assert_ptr_null(guest_map(guest, hole, 1));
 }
 END_TEST
 
@@ -221,11 +221,11 @@ START_TEST(a_page_that_appears_later_is_found)
 	const uint64_t late = LOW + 5 * PAGE;
 
 	fake_xen_take_page(late);
-	ck_assert_ptr_null(guest_ptr(guest, late, 1));
+	ck_assert_ptr_null(guest_map(guest, late, 1));
 	ck_assert(shared(late - PAGE));
 	fake_xen_give_page(late);
 	ck_assert(shared(late));
-	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, 16 * PAGE));
+	ck_assert_ptr_nonnull(guest_map(guest, LOW, 16 * PAGE));
 }
 END_TEST
 
@@ -236,28 +236,28 @@ START_TEST(a_page_that_fails_leaves_its_neighbours_where_they_are)
 	unsigned mapped;
 
 	fake_xen_take_page(hole);
-	ours = guest_ptr(guest, hole - PAGE, PAGE);
+	ours = guest_map(guest, hole - PAGE, PAGE);
 	ck_assert_ptr_nonnull(ours);
 	mapped = fake_xen_mapped(0);
 	*ours = 0x11;
-	ck_assert_ptr_null(guest_ptr(guest, hole, 1));
+	ck_assert_ptr_null(guest_map(guest, hole, 1));
 	ck_assert_uint_eq(*ours, 0x11);
 	mapped = fake_xen_mapped(0);
 	fake_xen_give_page(hole);
-	ck_assert_ptr_nonnull(guest_ptr(guest, hole, 1));
+	ck_assert_ptr_nonnull(guest_map(guest, hole, 1));
 	ck_assert_uint_eq(*ours, 0x11);
 	ck_assert_uint_eq(fake_xen_mapped(0), mapped + 1);
 	ck_assert(shared(hole));
 }
 END_TEST
 
-START_TEST(to_forget_unmaps_everything)
+START_TEST(unmap_all_unmaps_everything)
 {
-	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, BANK));
-	ck_assert_ptr_nonnull(guest_ptr(guest, HIGH + 3 * PAGE, 1));
+	ck_assert_ptr_nonnull(guest_map(guest, LOW, BANK));
+	ck_assert_ptr_nonnull(guest_map(guest, HIGH + 3 * PAGE, 1));
 	ck_assert_uint_gt(fake_xen_mapped(0), BANK / PAGE);
 	ck_assert_uint_ge(guest_mapped(guest), fake_xen_mapped(0) * PAGE);
-	guest_forget(guest);
+	guest_unmap_all(guest);
 	ck_assert_uint_eq(fake_xen_mapped(0), 0);
 	ck_assert_uint_eq(guest_mapped(guest), 0);
 	ck_assert(shared(LOW));
@@ -265,26 +265,26 @@ START_TEST(to_forget_unmaps_everything)
 }
 END_TEST
 
-START_TEST(after_forgetting_the_new_page_is_used)
+START_TEST(after_unmap_all_the_new_page_is_used)
 {
 	ck_assert(shared(LOW + PAGE));
 	fake_xen_take_page(LOW + PAGE);
 	fake_xen_give_page(LOW + PAGE);
-	guest_forget(guest);
+	guest_unmap_all(guest);
 	ck_assert(shared(LOW + PAGE));
 	ck_assert(shared(HIGH));
 }
 END_TEST
 
-START_TEST(to_forget_again_and_again_costs_nothing_that_lasts)
+START_TEST(repeated_unmap_all_leaks_nothing)
 {
 	unsigned i;
 
 	for (i = 0; i < 100; i++) {
-		guest_forget(guest);
+		guest_unmap_all(guest);
 		ck_assert(shared(LOW + i * PAGE));
 	}
-	guest_forget(guest);
+	guest_unmap_all(guest);
 	ck_assert_uint_eq(fake_xen_mapped(0), 0);
 }
 END_TEST
@@ -293,33 +293,34 @@ START_TEST(what_the_host_refuses_is_lacking_now_and_there_later)
 {
 	fake_xen_set_room(1);
 	ck_assert(shared(LOW)); /* a page at a time, if there is no more room */
-	ck_assert_ptr_null(guest_ptr(guest, LOW + PAGE, 1));
-	ck_assert_int_eq(guest_lack(guest), GUEST_HOST);
-	ck_assert_ptr_null(guest_ptr(guest, LOW + SEAM, 1));
-	ck_assert_int_eq(guest_lack(guest), GUEST_HOST);
-	ck_assert_ptr_null(guest_ptr(guest, LOW - 1, 1));
-	ck_assert_int_eq(guest_lack(guest), GUEST_HOST); /* nobody can tell */
+	ck_assert_ptr_null(guest_map(guest, LOW + PAGE, 1));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	ck_assert_ptr_null(guest_map(guest, LOW + SEAM, 1));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	ck_assert_ptr_null(guest_map(guest, LOW - 1, 1));
+	ck_assert_int_eq(
+	    guest_map_error(guest), GUEST_NO_RESOURCES); /* nobody can tell */
 	ck_assert(shared(LOW));
 	fake_xen_set_room(UINT64_MAX);
 	ck_assert(shared(LOW + PAGE));
 	ck_assert(shared(LOW + SEAM));
-	ck_assert_ptr_null(guest_ptr(guest, LOW - 1, 1));
-	ck_assert_int_eq(guest_lack(guest), GUEST_ABSENT);
+	ck_assert_ptr_null(guest_map(guest, LOW - 1, 1));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_NOT_PRESENT);
 	ck_assert_uint_eq(logger.lines, 1);
 }
 END_TEST
 
 START_TEST(a_failed_call_leaves_no_gap_in_the_window)
 {
-	char *ours = guest_ptr(guest, LOW, 1), *other;
+	char *ours = guest_map(guest, LOW, 1), *other;
 	unsigned i;
 
 	ck_assert_ptr_nonnull(ours);
 	for (i = 1; i < BANK / SEAM; i++) {
 		fake_xen_fail(XC_MAP2, 1, ENOMEM);
-		ck_assert_ptr_null(guest_ptr(guest, LOW + i * SEAM, 1));
+		ck_assert_ptr_null(guest_map(guest, LOW + i * SEAM, 1));
 	}
-	/* What anybody else maps must not land in the window. */
+	/* Other mappings must not land in the window. */
 	for (i = 0; i < 100; i++) {
 		other = aligned_alloc(SEAM, SEAM);
 		ck_assert(other + SEAM <= ours || other >= ours + BANK);
@@ -337,9 +338,9 @@ START_TEST(memory_that_cannot_be_unmapped_is_the_end)
 	no_mmap = true;
 	if (fork() == 0) {
 		if (_i == 0)
-			guest_forget(guest);
+			guest_unmap_all(guest);
 		else
-			guest_ptr(guest, LOW + SEAM, 1);
+			guest_map(guest, LOW + SEAM, 1);
 		_exit(0);
 	}
 	wait(&status);
@@ -352,9 +353,9 @@ START_TEST(a_dying_guest_has_no_memory)
 {
 	ck_assert(shared(LOW));
 	fake_xen_set_life(FAKE_XEN_DYING);
-	ck_assert_ptr_null(guest_ptr(guest, HIGH, 1));
+	ck_assert_ptr_null(guest_map(guest, HIGH, 1));
 	fake_xen_set_life(FAKE_XEN_DEAD);
-	ck_assert_ptr_null(guest_ptr(guest, HIGH, 1));
+	ck_assert_ptr_null(guest_map(guest, HIGH, 1));
 }
 END_TEST
 
@@ -372,7 +373,7 @@ END_TEST
 static void
 write_pages(uint64_t gpa, unsigned n)
 {
-	uint8_t *p = guest_ptr(guest, gpa, (size_t)n * PAGE);
+	uint8_t *p = guest_map(guest, gpa, (size_t)n * PAGE);
 
 	ck_assert_ptr_nonnull(p);
 	for (unsigned i = 0; i < n; i++)
@@ -466,8 +467,8 @@ START_TEST(memory_that_is_not_there_takes_no_room)
 	fake_xen_set_room(1);
 	for (i = 0; i < 50000; i++) {
 		ck_assert_ptr_null(
-		    guest_ptr(guest, HIGH + BANK + (uint64_t)i * SEAM, PAGE));
-		ck_assert_int_eq(guest_lack(guest), GUEST_ABSENT);
+		    guest_map(guest, HIGH + BANK + (uint64_t)i * SEAM, PAGE));
+		ck_assert_int_eq(guest_map_error(guest), GUEST_NOT_PRESENT);
 	}
 	ck_assert_uint_le(fake_xen_calls(XC_MAP2), 2 * i);
 	ck_assert_uint_eq(fake_xen_foreign(), 0);
@@ -510,7 +511,7 @@ START_TEST(a_guest_with_holes_takes_no_more_room_than_it_has_pages)
 	/* Nor does it by asking for what it has not. */
 	for (page = 0; page < 512; page++)
 		ck_assert(has[page] ==
-			  (guest_ptr(guest, LOW + page * PAGE, PAGE) != NULL));
+			  (guest_map(guest, LOW + page * PAGE, PAGE) != NULL));
 	ck_assert_uint_eq(fake_xen_foreign(), pages);
 }
 END_TEST
@@ -528,8 +529,9 @@ START_TEST(no_more_is_mapped_than_the_limit)
 		if (last != at)
 			at =
 			    LOW + (uint64_t)random() % (4 * BANK / PAGE) * PAGE;
-		if (guest_ptr(guest, at, PAGE) == NULL) {
-			ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
+		if (guest_map(guest, at, PAGE) == NULL) {
+			ck_assert_int_eq(
+			    guest_map_error(guest), GUEST_OVER_LIMIT);
 			ck_assert(
 			    last != at); /* there is room after the call */
 			ck_assert(guest_reclaim(guest));
@@ -554,20 +556,20 @@ START_TEST(what_is_kept_or_was_used_stays_when_memory_is_given_back)
 	unsigned i, chunk = 2, calls;
 
 	reopen(8 * MIB);
-	kept = guest_ptr(guest, LOW + 5 * PAGE, PAGE);
+	kept = guest_map(guest, LOW + 5 * PAGE, PAGE);
 	ck_assert_ptr_nonnull(kept);
 	*kept = 0x33;
-	ck_assert_ptr_nonnull(guest_ptr(guest, LOW + SEAM, PAGE));
+	ck_assert_ptr_nonnull(guest_map(guest, LOW + SEAM, PAGE));
 	for (i = 0; i < 2000; i++) {
 		calls = fake_xen_calls(XC_MAP2);
-		used = guest_ptr(guest, LOW + SEAM, PAGE);
+		used = guest_map(guest, LOW + SEAM, PAGE);
 		ck_assert_ptr_nonnull(used);
 		ck_assert_uint_eq(fake_xen_calls(XC_MAP2), calls);
-		if (guest_ptr(guest, LOW + chunk * SEAM + i % 512 * PAGE,
+		if (guest_map(guest, LOW + chunk * SEAM + i % 512 * PAGE,
 			PAGE) == NULL) {
-			guest_keep(guest, kept, PAGE);
-			guest_keep(guest, &i, sizeof(i)); /* not the guest's */
-			guest_keep(guest, NULL, 8);
+			guest_pin(guest, kept, PAGE);
+			guest_pin(guest, &i, sizeof(i)); /* not the guest's */
+			guest_pin(guest, NULL, 8);
 			ck_assert(guest_reclaim(guest));
 			/* It is still there, without a call. */
 			ck_assert_uint_eq(*kept, 0x33);
@@ -575,7 +577,7 @@ START_TEST(what_is_kept_or_was_used_stays_when_memory_is_given_back)
 		chunk = 2 + (chunk + 1) % 28;
 	}
 	i = fake_xen_calls(XC_MAP2);
-	ck_assert_ptr_eq(guest_ptr(guest, LOW + 5 * PAGE, PAGE), kept);
+	ck_assert_ptr_eq(guest_map(guest, LOW + 5 * PAGE, PAGE), kept);
 	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), i);
 	ck_assert(shared(LOW + 5 * PAGE));
 }
@@ -586,31 +588,31 @@ START_TEST(if_all_is_kept_nothing_is_given_back)
 	char *p;
 
 	reopen(8 * MIB);
-	p = guest_ptr(guest, LOW, 7 * MIB);
+	p = guest_map(guest, LOW, 7 * MIB);
 	ck_assert_ptr_nonnull(p);
-	ck_assert_ptr_null(guest_ptr(guest, LOW + 8 * MIB, 2 * MIB));
-	ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
-	guest_keep(guest, p, 7 * MIB);
+	ck_assert_ptr_null(guest_map(guest, LOW + 8 * MIB, 2 * MIB));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+	guest_pin(guest, p, 7 * MIB);
 	/* Of the rest, there is what was mapped of the second. */
 	guest_reclaim(guest);
-	guest_keep(guest, p, 7 * MIB);
+	guest_pin(guest, p, 7 * MIB);
 	ck_assert(!guest_reclaim(guest));
 	for (unsigned i = 0; i < 7 * MIB; i += PAGE)
 		p[i] = 1;
 	ck_assert(guest_reclaim(guest));
-	ck_assert_ptr_nonnull(guest_ptr(guest, LOW + 8 * MIB, 2 * MIB));
+	ck_assert_ptr_nonnull(guest_map(guest, LOW + 8 * MIB, 2 * MIB));
 }
 END_TEST
 
 START_TEST(what_is_larger_than_the_limit_is_never_mapped)
 {
 	reopen(8 * MIB);
-	ck_assert_ptr_null(guest_ptr(guest, LOW, 9 * MIB));
-	ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
-	guest_forget(guest);
-	ck_assert_ptr_null(guest_ptr(guest, LOW, 9 * MIB));
-	ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
-	guest_forget(guest);
+	ck_assert_ptr_null(guest_map(guest, LOW, 9 * MIB));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+	guest_unmap_all(guest);
+	ck_assert_ptr_null(guest_map(guest, LOW, 9 * MIB));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+	guest_unmap_all(guest);
 	ck_assert_uint_eq(fake_xen_foreign(), 0);
 	ck_assert(shared(LOW));
 	ck_assert_uint_le(fake_xen_foreign_max(), 8 * MIB / PAGE + 1);
@@ -622,11 +624,11 @@ START_TEST(where_the_host_refuses_it_gets_some_back_for_others)
 	uint64_t before;
 
 	reopen(32 * MIB);
-	ck_assert_ptr_nonnull(guest_ptr(guest, LOW, 24 * MIB));
+	ck_assert_ptr_nonnull(guest_map(guest, LOW, 24 * MIB));
 	before = fake_xen_foreign();
 	fake_xen_set_room(before);
-	ck_assert_ptr_null(guest_ptr(guest, HIGH, 1));
-	ck_assert_int_eq(guest_lack(guest), GUEST_HOST);
+	ck_assert_ptr_null(guest_map(guest, HIGH, 1));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
 	ck_assert(guest_reclaim(guest));
 	ck_assert_uint_le(fake_xen_foreign(), before - before / 4);
 	ck_assert(shared(HIGH));
@@ -642,15 +644,15 @@ START_TEST(scattered_pages_of_one_request_fit_the_least_limit)
 	reopen(0);
 	fake_xen_endless(UINT64_C(1) << 39);
 	for (i = 0; i < 254; i++)
-		if (guest_ptr(guest, (UINT64_C(1) << 39) + i * SEAM + 2048,
+		if (guest_map(guest, (UINT64_C(1) << 39) + i * SEAM + 2048,
 			PAGE) == NULL)
 			break;
 	if (i < 254) { /* as device.c does when nothing is in flight */
-		ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
-		guest_forget(guest);
+		ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+		guest_unmap_all(guest);
 	}
 	for (i = 0; i < 254; i++)
-		ck_assert_ptr_nonnull(guest_ptr(
+		ck_assert_ptr_nonnull(guest_map(
 		    guest, (UINT64_C(1) << 39) + i * SEAM + 2048, PAGE));
 }
 END_TEST
@@ -663,14 +665,14 @@ START_TEST(two_hundred_gigabytes_can_be_used)
 	reopen(len);
 	fake_xen_endless(from);
 	for (at = from; at < from + len; at += SEAM) {
-		if (guest_ptr(guest, at + SEAM - PAGE, PAGE) != NULL)
+		if (guest_map(guest, at + SEAM - PAGE, PAGE) != NULL)
 			continue;
-		ck_assert_int_eq(guest_lack(guest), GUEST_OVER_LIMIT);
+		ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
 		ck_assert(guest_reclaim(guest));
-		ck_assert_ptr_nonnull(guest_ptr(guest, at, PAGE));
+		ck_assert_ptr_nonnull(guest_map(guest, at, PAGE));
 	}
 	ck_assert_uint_gt(guest_mapped(guest), UINT64_C(1) << 28);
-	guest_forget(guest);
+	guest_unmap_all(guest);
 	ck_assert_uint_eq(fake_xen_foreign(), 0);
 	ck_assert_uint_eq(logger.lines, 0);
 }
@@ -697,9 +699,9 @@ main(void)
 	tcase_add_test(tc, a_page_that_appears_later_is_found);
 	tcase_add_test(
 	    tc, a_page_that_fails_leaves_its_neighbours_where_they_are);
-	tcase_add_test(tc, to_forget_unmaps_everything);
-	tcase_add_test(tc, after_forgetting_the_new_page_is_used);
-	tcase_add_test(tc, to_forget_again_and_again_costs_nothing_that_lasts);
+	tcase_add_test(tc, unmap_all_unmaps_everything);
+	tcase_add_test(tc, after_unmap_all_the_new_page_is_used);
+	tcase_add_test(tc, repeated_unmap_all_leaks_nothing);
 	tcase_add_test(
 	    tc, what_the_host_refuses_is_lacking_now_and_there_later);
 	tcase_add_test(tc, a_failed_call_leaves_no_gap_in_the_window);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The program as it is shipped, on a host that fails: the disk, the kernel or
- * Xen.  Each failure is the guest's IOERR, or one line and the exit status that
+ * The unmodified program, on a host that fails: the disk, the kernel or Xen.
+ * Each failure is the guest's IOERR, or one line and the exit status that
  * vdisk(8) promises, and when the host works again so does the next request.
  *
  * Failures of I/O are made by fake_host.so, which is preloaded, those of Xen by
@@ -331,7 +331,7 @@ START_TEST(event_channels_that_fail_end_it_with_one_line_and_status_1)
 	driver_begin(&drv, 0, false, VIRTIO_MMIO_STATUS, 4, 0);
 	ck_assert_int_eq(finish(), 1);
 	assert_one_line(errors());
-	assert_mentions(errors(), "event channels do not work any more");
+	assert_mentions(errors(), "event channel failure");
 	/* A vCPU may wait in the server, so it stays for a successor. */
 	ck_assert(fake_xen_server_exists(0));
 }
@@ -351,7 +351,7 @@ START_TEST(an_interrupt_that_fails_is_one_line_and_the_next_one_comes)
 		ck_assert_uint_lt(i, 10000);
 		nanosleep(&moment, NULL);
 	}
-	/* The guest looks without it. */
+	/* The guest polls instead. */
 	while (driver_take(&drv))
 		;
 	*driver_used_event(&drv) = drv.used_idx;
@@ -405,7 +405,7 @@ measure(unsigned *maps, unsigned *data)
 /*
  * A guest is slow, too, then.
  */
-START_TEST(where_to_be_woken_takes_long_it_looks_longer_for_more_work)
+START_TEST(where_wakeups_are_slow_it_polls_longer)
 {
 	host->sleep = _i * 2000;
 	serve(MODERN);
@@ -414,13 +414,13 @@ START_TEST(where_to_be_woken_takes_long_it_looks_longer_for_more_work)
 }
 END_TEST
 
-START_TEST(while_it_looks_it_leaves_the_processor_to_others_now_and_then)
+START_TEST(while_polling_it_yields_the_processor)
 {
 	unsigned before, most = 0;
 
 	host->sleep = 2000;
 	serve(MODERN);
-	/* In 10 ms of looking, if this machine lets it. */
+	/* In 10 ms of polling, if this machine allows it. */
 	for (unsigned i = 0; i < 30 && most < 8; i++) {
 		for (unsigned n = 0; n < 10; n++)
 			driver_read(&drv, VIRTIO_MMIO_STATUS);
@@ -501,10 +501,8 @@ main(void)
 	    COUNT(channel_calls));
 	tcase_add_test(
 	    tc, an_interrupt_that_fails_is_one_line_and_the_next_one_comes);
-	tcase_add_loop_test(tc,
-	    where_to_be_woken_takes_long_it_looks_longer_for_more_work, 0, 2);
-	tcase_add_test(
-	    tc, while_it_looks_it_leaves_the_processor_to_others_now_and_then);
+	tcase_add_loop_test(tc, where_wakeups_are_slow_it_polls_longer, 0, 2);
+	tcase_add_test(tc, while_polling_it_yields_the_processor);
 	tcase_add_test(tc, ten_thousand_resets_leave_nothing_behind);
 	return cases_run(s);
 }

@@ -113,7 +113,7 @@ settle_at_once(void)
 {
 	unsigned n = 0;
 
-	while (device_run(dev, false) || device_await(dev))
+	while (device_process_queue(dev, false) || device_enable_notify(dev))
 		ck_assert_uint_lt(n++, 100);
 	ck_assert(device_idle(dev));
 }
@@ -268,7 +268,7 @@ START_TEST(with_event_idx_the_used_rings_flags_stay_0)
 	start(USUAL | EVENT_IDX);
 	for (unsigned i = 0; i < 5; i++) {
 		offer(4 * i, page, VIRTIO_BLK_T_IN, i);
-		device_run(dev, false);
+		device_process_queue(dev, false);
 		ck_assert_uint_eq(drv.used->flags, 0);
 	}
 	settle_at_once();
@@ -280,7 +280,7 @@ START_TEST(without_event_idx_the_used_rings_flags_are_0_or_1)
 {
 	start(USUAL);
 	offer(0, page, VIRTIO_BLK_T_IN, 0);
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	ck_assert_uint_le(drv.used->flags, 1);
 	settle_at_once();
 	ck_assert_uint_eq(drv.used->flags, 0);
@@ -402,8 +402,8 @@ START_TEST(the_longest_chains_cost_one_lookup_for_each_descriptor)
 	settle_at_once();
 	ck_assert_uint_eq(drv.used->idx, NUM);
 	/*
-	 * Beyond its buffers: two tables, and the rings a few times; and buffers
-	 * and tables once more to report them.
+	 * Beyond its buffers: two tables, and the rings a few times; and
+	 * buffers and tables once more to report them.
 	 */
 	ck_assert_uint_le(fake_guest_lookups(guest) - lookups,
 	    NUM * ((NUM + 2) * (1 + GUEST_CAN_MIGRATE) + 6) + 16);
@@ -470,7 +470,7 @@ START_TEST(an_available_index_that_runs_away_keeps_nobody_busy)
 		uint16_t before = drv.used->idx;
 
 		lookups = fake_guest_lookups(guest);
-		device_run(dev, false);
+		device_process_queue(dev, false);
 		ck_assert_uint_le(
 		    fake_guest_lookups(guest) - lookups, NUM * 8 + 16);
 		ck_assert(device_idle(dev));
@@ -496,16 +496,16 @@ START_TEST(doorbells_without_end_do_not_keep_the_disk_from_finishing)
 	for (unsigned n = 0; drv.used->idx == 0; n++) {
 		ck_assert_uint_lt(n, 100000);
 		wr(VIRTIO_MMIO_QUEUE_NOTIFY, n);
-		device_run(dev, false);
+		device_process_queue(dev, false);
 		if (n == 10)
 			ck_assert_int_eq(poll(&p, 1, 5000) >= 0, 1);
 	}
-	/* Nor does one of them cost more than a look. */
+	/* Nor does one of them cost more than one check. */
 	settle_at_once();
 	lookups = fake_guest_lookups(guest);
 	for (unsigned n = 0; n < 1000; n++) {
 		wr(VIRTIO_MMIO_QUEUE_NOTIFY, n);
-		ck_assert(!device_run(dev, false));
+		ck_assert(!device_process_queue(dev, false));
 	}
 	ck_assert_uint_le(fake_guest_lookups(guest) - lookups, 1000 * 4);
 	ck_assert_uint_eq(lg.lines, 0);
@@ -527,13 +527,13 @@ START_TEST(more_requests_than_the_queue_holds_do_not_keep_the_device_awake)
 		if (i > 0)
 			fake_driver_offer(&drv, i);
 	}
-	while (device_run(dev, false))
+	while (device_process_queue(dev, false))
 		;
 	ck_assert_uint_eq(blk_inflight(blk), NUM);
-	/* It need not look for what it could not start. */
+	/* It need not poll for what it could not start. */
 	fake_driver_offer(&drv, 0);
-	ck_assert(!device_run(dev, false));
-	ck_assert(!device_await(dev));
+	ck_assert(!device_process_queue(dev, false));
+	ck_assert(!device_enable_notify(dev));
 	fake_uring.hold = false;
 	settle_at_once();
 	ck_assert_uint_eq(drv.used->idx, NUM + 1);
@@ -546,16 +546,16 @@ START_TEST(requests_without_end_do_not_keep_a_reset_from_being_answered)
 	fake_uring.hold = true;
 	for (unsigned n = 0; n < NUM; n += 4)
 		offer(n, page, VIRTIO_BLK_T_IN, n % SECTORS);
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	ck_assert(!try_wr(VIRTIO_MMIO_STATUS, 0));
-	/* The driver goes on all the while, and is not heard. */
+	/* The driver continues all the while, and is ignored. */
 	fake_uring.hold = false;
 	for (unsigned n = 0; !try_wr(VIRTIO_MMIO_STATUS, 0); n++) {
 		ck_assert_uint_le(n, NUM);
 		drv.avail->idx++;
-		device_run(dev, true);
+		device_process_queue(dev, true);
 	}
-	ck_assert(!device_run(dev, true));
+	ck_assert(!device_process_queue(dev, true));
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_STATUS), 0);
 }
 END_TEST
@@ -573,7 +573,7 @@ START_TEST(resets_without_end_take_no_memory)
 			negotiate(USUAL);
 		drv.avail->idx = drv.used->idx = 0;
 		offer(0, page, n % 2 ? VIRTIO_BLK_T_IN : 99, 3);
-		device_run(dev, false);
+		device_process_queue(dev, false);
 	}
 	settle_at_once();
 	ck_assert_uint_eq(mallinfo2().uordblks + mallinfo2().hblkhd, before);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The IOREQ server: how it is set up, and given up when that fails; how
- * accesses of one and of many vCPUs are offered and answered.
+ * The IOREQ server: its setup, its cleanup on failure, and how accesses of one
+ * and of many vCPUs are returned and completed.
  */
 #include <errno.h>
 #include <poll.h>
@@ -90,7 +90,7 @@ readable(void)
 	return poll(&fd, 1, 0) == 1;
 }
 
-/* Take all events, which are only reasons to look. */
+/* Acknowledge all events, which are only hints. */
 static unsigned
 wake(void)
 {
@@ -98,7 +98,7 @@ wake(void)
 
 	for (; readable(); events++) {
 		ck_assert_uint_lt(events, 1000);
-		ck_assert_int_eq(ioreq_wake(io), 0);
+		ck_assert_int_eq(ioreq_ack_event(io), 0);
 	}
 	return events;
 }
@@ -191,7 +191,7 @@ START_TEST(every_vcpu_that_fits_in_the_page_is_served)
 
 		ck_assert(ioreq_next(io, &a));
 		a.data = a.offset;
-		ioreq_done(io, &a);
+		ioreq_complete(io, &a);
 	}
 	for (i = 0; i < FAKE_XEN_VCPUS; i++)
 		ck_assert_uint_eq(answer(i), 4 * i);
@@ -318,7 +318,7 @@ START_TEST(a_read_of_any_size_is_offered_and_its_answer_arrives)
 	ck_assert_uint_eq(a.size, size);
 	not_answered(1);
 	a.data = value;
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	ck_assert_uint_eq(
 	    answer(1) << (64 - 8 * size), value << (64 - 8 * size));
 	ck_assert(!ioreq_next(io, &a));
@@ -339,7 +339,7 @@ START_TEST(a_write_of_any_size_is_offered_with_its_value)
 	ck_assert_uint_eq(a.offset, 0x10);
 	ck_assert_uint_eq(a.size, size);
 	ck_assert_uint_eq(a.data << (64 - 8 * size), value << (64 - 8 * size));
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	answer(2);
 	ck_assert(!ioreq_next(io, &a));
 }
@@ -360,7 +360,7 @@ START_TEST(an_access_is_pending_from_when_it_is_made_until_it_is_offered)
 	issue_read(0, 0, 4);
 	ck_assert(ioreq_pending(io));
 	while (ioreq_next(io, &a))
-		ioreq_done(io, &a);
+		ioreq_complete(io, &a);
 	ck_assert(!ioreq_pending(io));
 }
 END_TEST
@@ -375,7 +375,7 @@ START_TEST(a_vcpu_can_come_again_and_again)
 		ck_assert_uint_gt(wake(), 0);
 		ck_assert(ioreq_next(io, &a));
 		ck_assert_uint_eq(a.data, i);
-		ioreq_done(io, &a);
+		ioreq_complete(io, &a);
 		answer(0);
 		ck_assert(!ioreq_next(io, &a));
 	}
@@ -390,19 +390,19 @@ START_TEST(an_event_while_another_is_served_is_not_lost)
 
 	wake();
 	issue_read(0, 0, 4);
-	ck_assert_int_eq(ioreq_wake(io), 0);
+	ck_assert_int_eq(ioreq_ack_event(io), 0);
 	ck_assert(ioreq_next(io, &a));
 	issue_read(1, 4, 4);
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	answer(0);
 	issue_read(0, 8, 4);
 	ck_assert(readable());
 	wake();
-	/* Both, whichever sweep finds them. */
+	/* Both, in whichever scan. */
 	while (ioreq_next(io, &a))
-		ioreq_done(io, &a);
+		ioreq_complete(io, &a);
 	while (ioreq_next(io, &a))
-		ioreq_done(io, &a);
+		ioreq_complete(io, &a);
 	answer(0);
 	answer(1);
 }
@@ -411,10 +411,10 @@ END_TEST
 START_TEST(an_unanswered_access_is_offered_again_while_others_are_served)
 {
 	struct access a;
-	unsigned sweep, seen;
+	unsigned scan, seen;
 
 	issue_write(1, 0x70, 4, 0);
-	for (sweep = 0; sweep < 3; sweep++) {
+	for (scan = 0; scan < 3; scan++) {
 		issue_read(0, 0x60, 4);
 		issue_read(3, 0x64, 4);
 		wake();
@@ -428,7 +428,7 @@ START_TEST(an_unanswered_access_is_offered_again_while_others_are_served)
 				continue;
 			}
 			a.data = a.offset;
-			ioreq_done(io, &a);
+			ioreq_complete(io, &a);
 		}
 		ck_assert_uint_eq(seen, 1 << 0 | 1 << 1 | 1 << 3);
 		ck_assert_uint_eq(answer(0), 0x60);
@@ -437,7 +437,7 @@ START_TEST(an_unanswered_access_is_offered_again_while_others_are_served)
 	}
 	ck_assert(ioreq_next(io, &a));
 	ck_assert_uint_eq(a.vcpu, 1);
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	answer(1);
 	ck_assert(!ioreq_next(io, &a));
 }
@@ -454,7 +454,7 @@ START_TEST(all_vcpus_at_once_get_their_own_answers)
 	for (i = 0; i < VCPUS; i++) {
 		ck_assert(ioreq_next(io, &a));
 		a.data = 1000 + a.vcpu;
-		ioreq_done(io, &a);
+		ioreq_complete(io, &a);
 	}
 	ck_assert(!ioreq_next(io, &a));
 	for (i = 0; i < VCPUS; i++)
@@ -479,7 +479,7 @@ START_TEST(that_pages_were_given_back_is_offered_as_such)
 	ck_assert(!ioreq_next(io, &a));
 	ck_assert(ioreq_next(io, &a));
 	ck_assert_uint_eq(a.kind, ACCESS_INVALIDATE);
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	answer(3);
 }
 END_TEST
@@ -539,7 +539,7 @@ START_TEST(an_address_before_the_window_is_outside)
 }
 END_TEST
 
-START_TEST(odd_accesses_do_not_stop_the_sweep)
+START_TEST(odd_accesses_do_not_stop_the_scan)
 {
 	struct access a;
 	ioreq_t req = odd[0];
@@ -551,14 +551,14 @@ START_TEST(odd_accesses_do_not_stop_the_sweep)
 	ck_assert(ioreq_next(io, &a));
 	ck_assert_uint_eq(a.vcpu, 1);
 	a.data = 5;
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	ck_assert(!ioreq_next(io, &a));
 	answer(0);
 	ck_assert_uint_eq(answer(1), 5);
 }
 END_TEST
 
-START_TEST(events_without_an_access_are_taken_calmly)
+START_TEST(spurious_events_are_harmless)
 {
 	struct access a;
 	unsigned i;
@@ -584,7 +584,7 @@ START_TEST(an_answer_costs_one_notification)
 	issue_read(0, 0, 4);
 	wake();
 	ck_assert(ioreq_next(io, &a));
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	ck_assert_uint_eq(fake_xen_calls(XC_NOTIFY), 1);
 }
 END_TEST
@@ -592,10 +592,10 @@ END_TEST
 START_TEST(event_channels_that_fail_are_reported)
 {
 	fake_xen_fail(XC_PENDING, 1, EIO);
-	ck_assert_int_eq(ioreq_wake(io), -1);
+	ck_assert_int_eq(ioreq_ack_event(io), -1);
 	ck_assert_uint_eq(logger.lines, 1);
 	fake_xen_fail(XC_UNMASK, 1, EIO);
-	ck_assert_int_eq(ioreq_wake(io), -1);
+	ck_assert_int_eq(ioreq_ack_event(io), -1);
 	ck_assert_uint_eq(logger.lines, 2);
 }
 END_TEST
@@ -639,11 +639,11 @@ END_TEST
 
 START_TEST(the_guest_is_alive_until_its_destruction_begins)
 {
-	ck_assert(ioreq_alive(io));
+	ck_assert(ioreq_domain_exists(io));
 	fake_xen_set_life(FAKE_XEN_DYING);
-	ck_assert(!ioreq_alive(io));
+	ck_assert(!ioreq_domain_exists(io));
 	fake_xen_set_life(FAKE_XEN_DEAD);
-	ck_assert(!ioreq_alive(io));
+	ck_assert(!ioreq_domain_exists(io));
 	ck_assert_uint_eq(fake_xen_calls(XC_SET_IOREQ_SERVER_STATE), 1);
 }
 END_TEST
@@ -651,8 +651,8 @@ END_TEST
 START_TEST(a_question_that_fails_otherwise_is_no_death)
 {
 	fake_xen_fail(XC_GET_IOREQ_SERVER_INFO, 1, EINTR);
-	ck_assert(ioreq_alive(io));
-	ck_assert(ioreq_alive(io));
+	ck_assert(ioreq_domain_exists(io));
+	ck_assert(ioreq_domain_exists(io));
 }
 END_TEST
 
@@ -783,7 +783,7 @@ serve_one(unsigned vcpu)
 	wake();
 	ck_assert(ioreq_next(io, &a));
 	a.data = 42;
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	ck_assert(!ioreq_next(io, &a));
 	ck_assert_uint_eq(answer(vcpu), 42);
 }
@@ -812,7 +812,7 @@ START_TEST(on_x86_a_guest_without_a_qemu_is_refused_and_never_interrupted)
 #if defined(__x86_64__)
 	ck_assert_ptr_null(open_server());
 	ck_assert_uint_eq(logger.lines, 1);
-	ck_assert_ptr_nonnull(strstr(logger.last, "no HVM guest"));
+	ck_assert_ptr_nonnull(strstr(logger.last, "not an HVM guest"));
 	ck_assert_uint_eq(servers(), _i);
 	ck_assert_uint_eq(fake_xen_calls(XC_INTERRUPT), 0);
 #else
@@ -934,7 +934,7 @@ START_TEST(an_access_that_waited_goes_on_once_there_is_a_successor)
 	ck_assert_uint_eq(a.vcpu, 2);
 	ck_assert_uint_eq(a.kind, ACCESS_WRITE);
 	ck_assert_uint_eq(a.data, 77);
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	answer(2);
 	ck_assert(!ioreq_next(io, &a));
 }
@@ -1054,7 +1054,7 @@ START_TEST(killed_while_it_continues_again_and_again_it_is_no_hindrance)
 	not_answered(2);
 	ck_assert(ioreq_next(io, &a));
 	ck_assert_uint_eq(a.data, 77);
-	ioreq_done(io, &a);
+	ioreq_complete(io, &a);
 	answer(2);
 }
 END_TEST
@@ -1087,7 +1087,7 @@ START_TEST(with_more_vcpus_it_works_but_says_that_nobody_can_continue)
 	fake_xen_start(DOMID, vcpus, 1 << 20, 0);
 	expect_new(0);
 	ck_assert_uint_eq(logger.lines, 1);
-	ck_assert_ptr_nonnull(strstr(logger.last, "continue"));
+	ck_assert_ptr_nonnull(strstr(logger.last, "survive"));
 	ck_assert_uint_eq(fake_xen_server_bound(0), vcpus);
 	/* Its state is not in the page, where slots are. */
 	state = ioreq_state(io, &adopted);
@@ -1149,8 +1149,8 @@ main(void)
 	tcase_add_loop_test(
 	    tc, what_no_driver_does_writes_nothing, 0, COUNT(odd));
 	tcase_add_test(tc, an_address_before_the_window_is_outside);
-	tcase_add_test(tc, odd_accesses_do_not_stop_the_sweep);
-	tcase_add_test(tc, events_without_an_access_are_taken_calmly);
+	tcase_add_test(tc, odd_accesses_do_not_stop_the_scan);
+	tcase_add_test(tc, spurious_events_are_harmless);
 	tcase_add_test(tc, an_answer_costs_one_notification);
 	tcase_add_test(tc, event_channels_that_fail_are_reported);
 	tcase_add_test(tc, an_interrupt_is_raised);

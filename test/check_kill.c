@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The program as it is shipped, killed: at any moment under load, and after
- * each of its stores in turn to what a successor goes by.  Each time another
- * one is started with the same arguments, and the guest, which only ever waits
- * for answers and interrupts, must find every request done once and right.
+ * The unmodified program, killed: at any moment under load, and after each of
+ * its stores in turn to what a successor goes by.  Each time another one is
+ * started with the same arguments, and the guest, which only ever waits for
+ * answers and interrupts, must find every request done once and right.
  *
  * $VDISK_KILLS is how many kills at random there are to be (200); of the tests
  * that take longest only one store in $VDISK_KILL_STRIDE (7) is tried.
@@ -41,7 +41,7 @@
 	    FEATURE(VIRTIO_BLK_F_DISCARD) |                                    \
 	    FEATURE(VIRTIO_BLK_F_WRITE_ZEROES))
 
-#define CONTINUING "continuing where another vdisk ended"
+#define CONTINUING "continuing from the state of a previous vdisk"
 
 static char disk[64];
 static int file = -1;
@@ -49,7 +49,7 @@ static struct driver drv;
 static struct load load;
 static uint64_t heap;	/* of the driver, before it had a queue */
 static bool memory;	/* the disk is nowhere else */
-static unsigned direct; /* past the page cache, by blocks of this; or 0 */
+static unsigned direct; /* direct I/O, by blocks of this; or 0 */
 static unsigned killed;
 static unsigned long start_us; /* how long it takes vdisk to start, about */
 
@@ -509,8 +509,8 @@ a_queue_anew(void)
 }
 
 /*
- * One ends, as it does unless it is killed before, and another one follows it with
- * another disk.
+ * One ends, as it does unless it is killed before, and another one follows it
+ * with another disk.
  */
 static void
 exchange(const char *with)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device of version 1 (virtio 1.2, 4.2.4): what is different in its registers,
- * its features, its status and the place of its rings.  All else is that of
- * check_virtio_mmio.c.
+ * A device of version 1 (virtio 1.2, 4.2.4): what is different in its
+ * registers, its features, its status and the place of its rings.  All else is
+ * that of check_virtio_mmio.c.
  */
 #include <poll.h>
 #include <string.h>
@@ -258,7 +258,7 @@ START_TEST(features_that_were_not_offered_are_not_used)
 END_TEST
 
 /* Which is seen by the flushes of a driver that could not make any. */
-START_TEST(features_are_settled_with_the_queue)
+START_TEST(legacy_features_are_negotiated_with_the_queue)
 {
 	begin(0);
 	make_rings(NUM, PAGE, PAGE);
@@ -425,13 +425,13 @@ START_TEST(no_page_means_no_queue_and_waits_for_what_is_in_flight)
 	p = (struct pollfd){.fd = blk_fd(blk), .events = POLLIN};
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 1);
-	while (device_run(dev, false) || device_await(dev))
+	while (device_process_queue(dev, false) || device_enable_notify(dev))
 		;
 	ck_assert(!try_wr(VIRTIO_MMIO_QUEUE_PFN, 0));
 	ck_assert(!try_wr(VIRTIO_MMIO_STATUS, 0));
 	fake_uring.hold = false;
 	while (!device_idle(dev)) {
-		device_run(dev, true);
+		device_process_queue(dev, true);
 		poll(&p, 1, 10);
 	}
 	ck_assert_uint_eq(*status_byte(), VIRTIO_BLK_S_OK);
@@ -517,7 +517,7 @@ main(void)
 	tcase_add_test(tc, version_2_has_no_registers_of_version_1);
 	tcase_add_test(tc, its_features_are_of_before_version_1);
 	tcase_add_test(tc, features_that_were_not_offered_are_not_used);
-	tcase_add_test(tc, features_are_settled_with_the_queue);
+	tcase_add_test(tc, legacy_features_are_negotiated_with_the_queue);
 	tcase_add_test(tc, features_ok_is_not_kept);
 	tcase_add_test(tc, the_disk_is_there_before_driver_ok);
 	tcase_add_loop_test(

@@ -321,8 +321,8 @@ become(const char *user)
 }
 
 /*
- * A child, of user 'from' if that is not NULL, that has entered the sandbox, where
- * it is to become 'user', and stays there.
+ * A child, of user 'from' if that is not NULL, that has entered the sandbox,
+ * where it is to become 'user', and stays there.
  */
 static pid_t
 child_inside(const char *from, const char *user)
@@ -342,7 +342,7 @@ child_inside(const char *from, const char *user)
 		for (;;)
 			poll(&fd, 1, 1000);
 	}
-	/* Inside is whoever the filter holds. */
+	/* The filter applies to the child. */
 	for (i = 0; !says(pid, "status", "Seccomp:\t2"); i++) {
 		ck_assert_int_eq(waitpid(pid, NULL, WNOHANG), 0);
 		ck_assert_uint_lt(i, 1000);
@@ -404,7 +404,7 @@ START_TEST(the_root_directory_is_empty_and_stays_so)
 	DIR *root;
 	pid_t pid = child_inside(NULL, NULL);
 
-	/* Whoever comes by it, and may do anything, finds nothing there. */
+	/* Even with all privileges there is nothing in it. */
 	snprintf(path, sizeof(path), "/proc/%d/root", pid);
 	root = opendir(path);
 	ck_assert_ptr_nonnull(root);

@@ -266,18 +266,19 @@ step(void)
 	bool hold = false, done;
 
 	while (poll(&fd, 1, 0) == 1)
-		ck_assert_int_eq(ioreq_wake(r.io), 0);
+		ck_assert_int_eq(ioreq_ack_event(r.io), 0);
 	while (ioreq_next(r.io, &a)) {
 		if (a.kind != ACCESS_INVALIDATE)
 			done = device_access(r.dev, &a);
 		else if ((done = device_idle(r.dev)))
-			guest_forget(r.guest);
+			guest_unmap_all(r.guest);
 		if (done)
-			ioreq_done(r.io, &a);
+			ioreq_complete(r.io, &a);
 		else
 			hold = true;
 	}
-	return device_run(r.dev, hold) || (!hold && device_await(r.dev));
+	return device_process_queue(r.dev, hold) ||
+	       (!hold && device_enable_notify(r.dev));
 }
 
 static void

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The program as it is shipped, on the fake host: its arguments, what it says
- * and how it exits, and a guest that uses the disk from another process.
+ * The unmodified program, on the fake host: its arguments, what it says and how
+ * it exits, and a guest that uses the disk from another process.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -168,7 +168,7 @@ serve(int how)
 	}
 	/* It cannot say so; its channels are bound last. */
 	for (i = 0; fake_xen_server_bound(0) < 2; i++) {
-		ck_assert_uint_lt(i, DRIVER_PATIENCE_MS);
+		ck_assert_uint_lt(i, DRIVER_TIMEOUT_MS);
 		ck_assert_int_eq(waitpid(child, NULL, WNOHANG), 0);
 		nanosleep(&ms, NULL);
 	}
@@ -377,7 +377,7 @@ static const struct {
     {XC_BIND_INTERDOMAIN, EINVAL},
 };
 
-START_TEST(what_xen_refuses_is_told_in_one_line)
+START_TEST(what_xen_refuses_is_one_line_of_error)
 {
 	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
 
@@ -685,14 +685,14 @@ START_TEST(a_second_one_leaves_the_pid_file_of_the_first)
 }
 END_TEST
 
-START_TEST(told_of_another_size_it_tells_the_guest)
+START_TEST(on_sigusr1_a_new_size_is_signalled_to_the_guest)
 {
 	serve(0);
 	guest();
 	exercise(1);
 	ck_assert_int_eq(ftruncate(file, 2 * DISK), 0);
 	kill(child, SIGUSR1);
-	await_errors("131072 sectors, and had 65536");
+	await_errors("131072 sectors, previously 65536");
 	assert_one_line(errors());
 	ck_assert_uint_eq(
 	    driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), 2 * DISK / SECTOR);
@@ -797,7 +797,7 @@ START_TEST(it_may_be_told_of_5_tib)
 	guest();
 	ck_assert_int_eq(ftruncate(file, sectors * SECTOR), 0);
 	kill(child, SIGUSR1);
-	await_errors("10737418240 sectors, and had 65536");
+	await_errors("10737418240 sectors, previously 65536");
 	ck_assert_uint_eq(driver_get(&drv, VIRTIO_MMIO_CONFIG, 8), sectors);
 	ck_assert_uint_eq(
 	    driver_get(&drv, VIRTIO_MMIO_CONFIG + 4, 4), sectors >> 32);
@@ -805,7 +805,7 @@ START_TEST(it_may_be_told_of_5_tib)
 }
 END_TEST
 
-START_TEST(asked_for_it_it_says_what_it_has_done)
+START_TEST(on_sigusr2_statistics_are_logged)
 {
 	char rung[64];
 
@@ -905,7 +905,7 @@ milliseconds(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-START_TEST(who_gives_up_memory_page_by_page_is_not_kept_waiting)
+START_TEST(ballooning_page_by_page_is_not_delayed)
 {
 	enum { PAGES = 400 };
 	unsigned i, maps;
@@ -1109,7 +1109,7 @@ START_TEST(a_signal_ends_it_though_accesses_have_no_end)
 }
 END_TEST
 
-START_TEST(after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps)
+START_TEST(after_work_it_polls_as_long_as_configured_and_then_sleeps)
 {
 	static const char *const polls[] = {"--poll=0", "--poll=10000"};
 
@@ -1121,7 +1121,7 @@ START_TEST(after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps)
 }
 END_TEST
 
-START_TEST(what_mostly_comes_too_late_is_looked_for_only_now_and_then)
+START_TEST(polling_that_keeps_failing_is_only_probed)
 {
 	unsigned looked = 0;
 
@@ -1130,7 +1130,7 @@ START_TEST(what_mostly_comes_too_late_is_looked_for_only_now_and_then)
 		driver_read(&drv, VIRTIO_MMIO_STATUS);
 		looked += child_busy(6) > 1000000;
 	}
-	/* On a busy machine it may not get to look for so long each time. */
+	/* On a busy machine it may not get to poll for so long each time. */
 	ck_assert_uint_gt(looked, 4);
 	ck_assert_uint_le(looked, 8);
 }
@@ -1139,7 +1139,7 @@ END_TEST
 /*
  * As long as its event channel is masked the kernel is not interrupted for it.
  */
-START_TEST(while_it_looks_itself_no_event_is_asked_for)
+START_TEST(while_polling_no_event_is_requested)
 {
 	unsigned asked = UINT_MAX;
 
@@ -1388,8 +1388,10 @@ START_TEST(a_reset_is_answered_as_soon_as_nothing_is_in_flight)
 		for (n = 0; n <= i; n++)
 			driver_request(&drv, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
 		driver_kick(&drv);
-		/* It asks for the guest's life after a second of silence, of
-		   which there is none unless it sleeps over the reset. */
+		/*
+		 * It checks for the domain after an idle second, which there is
+		 * only if it sleeps over the reset.
+		 */
 		silences = fake_xen_calls(XC_GET_IOREQ_SERVER_INFO);
 		driver_reset(&drv);
 		ck_assert_uint_eq(
@@ -1427,7 +1429,7 @@ END_TEST
 	    VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, field),    \
 	    sizeof(((struct virtio_blk_config *)0)->field))
 
-/* Whether the kernel can make holes in a device. */
+/* Whether the kernel can punch holes in a device. */
 static bool
 can_discard(const char *device)
 {
@@ -1485,7 +1487,7 @@ START_TEST(a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back)
 }
 END_TEST
 
-START_TEST(past_the_page_cache_a_device_takes_whole_blocks_and_parts)
+START_TEST(with_direct_io_a_device_takes_whole_blocks_and_parts)
 {
 	const char *args[] = {
 	    "--direct", "7", BASE_ARG, IRQ, loop_device(disk, 4096), NULL};
@@ -1520,7 +1522,7 @@ START_TEST(a_block_device_in_use_is_refused_to_writers)
 
 	if (args[4] == NULL)
 		return;
-	/* As mount(8) does, or whoever makes a volume of it. */
+	/* As mount(8) and volume managers do. */
 	ck_assert_int_ge(open(args[4], O_RDWR | O_EXCL | O_CLOEXEC), 0);
 	ck_assert_int_eq(run(args + 1, 0), 1);
 	assert_refused(args[4]);
@@ -1563,7 +1565,7 @@ main(void)
 	tcase_add_test(tc, a_domain_that_does_not_exist_is_refused);
 	tcase_add_test(tc, a_host_without_xen_is_refused);
 	tcase_add_loop_test(
-	    tc, what_xen_refuses_is_told_in_one_line, 0, COUNT(refusals));
+	    tc, what_xen_refuses_is_one_line_of_error, 0, COUNT(refusals));
 	tcase_add_loop_test(tc, help_and_version_go_to_stdout, 0, 4);
 	tcase_add_loop_test(
 	    tc, what_was_asked_for_and_cannot_be_printed_is_an_error, 0, 2);
@@ -1582,17 +1584,16 @@ main(void)
 	tcase_add_test(tc, a_pid_file_is_one_line);
 	tcase_add_loop_test(
 	    tc, a_second_one_leaves_the_pid_file_of_the_first, 0, 2);
-	tcase_add_test(tc, told_of_another_size_it_tells_the_guest);
+	tcase_add_test(tc, on_sigusr1_a_new_size_is_signalled_to_the_guest);
 	tcase_add_test(tc, an_edge_comes_again_for_what_was_not_acknowledged);
 	tcase_add_test(tc, there_may_be_no_disk_and_then_one);
 	tcase_add_test(tc, a_file_may_be_called_none);
 	tcase_add_test(tc, it_may_be_told_of_5_tib);
-	tcase_add_test(tc, asked_for_it_it_says_what_it_has_done);
+	tcase_add_test(tc, on_sigusr2_statistics_are_logged);
 	tcase_add_test(tc, the_disk_keeps_what_the_guest_writes);
 	tcase_add_test(tc, a_guest_may_have_128_vcpus);
 	tcase_add_test(tc, pages_given_back_are_unmapped);
-	tcase_add_test(
-	    tc, who_gives_up_memory_page_by_page_is_not_kept_waiting);
+	tcase_add_test(tc, ballooning_page_by_page_is_not_delayed);
 	tcase_add_test(
 	    tc, it_serves_in_its_sandbox_and_goes_on_there_when_killed);
 	tcase_add_test(tc, without_a_sandbox_it_says_so);
@@ -1605,11 +1606,9 @@ main(void)
 	tcase_add_test(tc, a_signal_ends_it_though_the_guest_goes_on);
 	tcase_add_test(tc, a_signal_ends_it_though_accesses_have_no_end);
 	tcase_add_loop_test(tc,
-	    after_work_it_looks_for_more_as_long_as_it_is_told_and_then_sleeps,
-	    0, 2);
-	tcase_add_test(
-	    tc, what_mostly_comes_too_late_is_looked_for_only_now_and_then);
-	tcase_add_test(tc, while_it_looks_itself_no_event_is_asked_for);
+	    after_work_it_polls_as_long_as_configured_and_then_sleeps, 0, 2);
+	tcase_add_test(tc, polling_that_keeps_failing_is_only_probed);
+	tcase_add_test(tc, while_polling_no_event_is_requested);
 	tcase_add_test(tc, a_signal_before_the_guest_ran_ends_it);
 	tcase_add_test(
 	    tc, a_signal_during_the_start_ends_it_and_it_is_never_ready);
@@ -1630,7 +1629,7 @@ main(void)
 	tcase_add_test(
 	    tc, a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back);
 	tcase_add_test(
-	    tc, past_the_page_cache_a_device_takes_whole_blocks_and_parts);
+	    tc, with_direct_io_a_device_takes_whole_blocks_and_parts);
 	tcase_add_test(tc, a_block_device_in_use_is_refused_to_writers);
 	tcase_add_test(tc, a_block_device_is_not_for_others_meanwhile);
 	return cases_run(s);

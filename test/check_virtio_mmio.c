@@ -507,7 +507,7 @@ START_TEST(everything_offered_can_be_accepted)
 }
 END_TEST
 
-START_TEST(features_are_settled_with_features_ok)
+START_TEST(features_are_negotiated_with_features_ok)
 {
 	ck_assert(negotiate(USUAL));
 	choose(USUAL | EVENT_IDX);
@@ -568,7 +568,7 @@ resize(uint64_t sectors)
 	device_resize(dev);
 }
 
-START_TEST(another_size_is_told_to_the_driver)
+START_TEST(the_driver_is_notified_of_a_new_size)
 {
 	static const uint64_t sizes_of_disk[] = {2 * SECTORS, SECTORS / 2};
 
@@ -704,7 +704,7 @@ START_TEST(the_cache_is_given_up_when_nothing_is_in_flight)
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_OUT, 1);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	ck_assert(!write_sized(WCE_AT, 1, 0));
 	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
 	ck_assert_uint_eq(syncs, 0);
@@ -767,7 +767,7 @@ START_TEST(a_queue_made_ready_twice_with_requests_in_flight_keeps_them)
 	start(USUAL);
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 5);
-	while (device_run(dev, false))
+	while (device_process_queue(dev, false))
 		;
 	wr(VIRTIO_MMIO_QUEUE_READY, 1);
 	fake_uring.hold = false;
@@ -792,7 +792,7 @@ START_TEST(a_queue_smaller_than_offered_works)
 }
 END_TEST
 
-START_TEST(a_queue_is_not_made_ready_before_features_are_settled)
+START_TEST(a_queue_is_not_made_ready_before_features_are_negotiated)
 {
 	new_queue(VIRTQUEUE_NUM_MAX);
 	wr(VIRTIO_MMIO_QUEUE_READY, 1);
@@ -993,7 +993,7 @@ START_TEST(a_batch_makes_one_interrupt)
 	fake_uring.hold = fake_uring.wait = true;
 	for (unsigned i = 0; i < 8; i++) {
 		offer(i, VIRTIO_BLK_T_IN, i);
-		while (device_run(dev, false))
+		while (device_process_queue(dev, false))
 			;
 	}
 	ck_assert_uint_eq(drv.used->idx, 0);
@@ -1007,21 +1007,22 @@ START_TEST(a_batch_makes_one_interrupt)
 END_TEST
 
 /*
- * Requests of which the disk is at once done, either itself in memory or cached.
+ * Requests of which the disk is at once done, either itself in memory or
+ * cached.
  */
 static void
-be_fast(bool in_memory)
+be_fast(bool show_tmpfs)
 {
-	fake_uring.in_memory = in_memory;
-	fake_uring.wait = !in_memory;
+	fake_uring.show_tmpfs = show_tmpfs;
+	fake_uring.wait = !show_tmpfs;
 	ck_assert(open_unit(path, 0, false));
 }
 
 /*
- * Of these 8 are done in one go, so that accesses get their turn, and told of,
- * so that the guest goes on with them while we do the others.
+ * Of these 8 are done in one kick, so that accesses are not delayed, and
+ * signalled, so that the guest continues with them while we do the others.
  */
-START_TEST(what_is_done_is_told_before_the_rest_is)
+START_TEST(completions_are_signalled_before_the_rest_is_done)
 {
 	bool event_idx = _i & 1;
 
@@ -1030,20 +1031,20 @@ START_TEST(what_is_done_is_told_before_the_rest_is)
 	for (unsigned i = 0; i < 20; i++)
 		offer(i, VIRTIO_BLK_T_IN, i);
 	for (unsigned i = 1; i <= 3; i++) {
-		ck_assert(device_run(dev, false));
+		ck_assert(device_process_queue(dev, false));
 		ck_assert_uint_eq(drv.used->idx, i < 3 ? 8 * i : 20);
 		/* A driver with EVENT_IDX has not asked for more than one. */
 		ck_assert_uint_eq(io.raised, event_idx ? 1 : i);
 	}
-	ck_assert(!device_run(dev, false));
+	ck_assert(!device_process_queue(dev, false));
 }
 END_TEST
 
 /*
- * If fewer are done in one go, it is told when half of all are done, and then of
- * half of what is left.
+ * If fewer are done in one kick, it is signalled when half of all are done, and
+ * then half of the rest.
  */
-START_TEST(it_is_told_of_half_of_long_requests)
+START_TEST(half_of_long_requests_are_signalled_early)
 {
 	enum { LEN = 64 * SECTOR }; /* which is one go */
 	uint64_t data = fake_guest_alloc(guest, LEN, FAKE_GUEST_PAGE);
@@ -1057,32 +1058,32 @@ START_TEST(it_is_told_of_half_of_long_requests)
 		drv.desc[3 * i + 1].len = LEN;
 	}
 	for (unsigned i = 0; i < 8; i++) {
-		ck_assert(device_run(dev, false));
+		ck_assert(device_process_queue(dev, false));
 		ck_assert_uint_eq(drv.used->idx, told[i]);
 	}
 	ck_assert_uint_eq(io.raised, 4);
-	ck_assert(!device_run(dev, false));
+	ck_assert(!device_process_queue(dev, false));
 }
 END_TEST
 
 /*
  * A busy disk needs the processor, even if an interrupt is to be acknowledged.
  */
-START_TEST(what_comes_next_is_told)
+START_TEST(the_expected_event_is_known)
 {
 	start(USUAL);
-	ck_assert_int_eq(device_next(dev), DEVICE_REQUEST);
+	ck_assert_int_eq(device_expected_event(dev), DEVICE_AVAIL);
 	offer(0, VIRTIO_BLK_T_IN, 0);
 	notify();
-	ck_assert_int_eq(device_next(dev), DEVICE_ACKNOWLEDGEMENT);
+	ck_assert_int_eq(device_expected_event(dev), DEVICE_IRQ_ACK);
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_IN, 1);
-	device_run(dev, false);
-	ck_assert_int_eq(device_next(dev), DEVICE_DISK);
+	device_process_queue(dev, false);
+	ck_assert_int_eq(device_expected_event(dev), DEVICE_COMPLETION);
 	fake_uring.hold = false;
 	settle();
 	wr(VIRTIO_MMIO_INTERRUPT_ACK, UINT32_MAX);
-	ck_assert_int_eq(device_next(dev), DEVICE_REQUEST);
+	ck_assert_int_eq(device_expected_event(dev), DEVICE_AVAIL);
 }
 END_TEST
 
@@ -1175,8 +1176,8 @@ START_TEST(as_many_requests_as_the_queue_has_descriptors_can_be_in_flight)
 		    sizeof(ring), VRING_DESC_F_INDIRECT, 0);
 		fake_driver_offer(&drv, i);
 	}
-	/* 8 are handed on in one go, and in the last one nothing is left. */
-	for (runs = 0; device_run(dev, false); runs++)
+	/* 8 are submitted in one kick, and in the last one nothing is left. */
+	for (runs = 0; device_process_queue(dev, false); runs++)
 		ck_assert_uint_lt(runs, VIRTQUEUE_NUM_MAX);
 	ck_assert_uint_eq(runs, VIRTQUEUE_NUM_MAX / 8 - 1);
 	ck_assert_uint_eq(blk_inflight(blk), VIRTQUEUE_NUM_MAX);
@@ -1203,7 +1204,7 @@ START_TEST(a_driver_that_notifies_only_when_asked_is_never_forgotten)
 			offer(i, VIRTIO_BLK_T_IN, i);
 		ck_assert(fake_driver_would_notify(&drv, _i, old));
 		/* As the device runs until it sleeps: more, unasked. */
-		device_run(dev, false);
+		device_process_queue(dev, false);
 		offer(5, VIRTIO_BLK_T_IN, 5);
 		settle();
 		for (unsigned i = 0; i <= round % 5 + 1; i++)
@@ -1213,21 +1214,21 @@ START_TEST(a_driver_that_notifies_only_when_asked_is_never_forgotten)
 }
 END_TEST
 
-START_TEST(while_it_works_the_device_is_not_notified_and_before_it_sleeps_it_is)
+START_TEST(notifications_are_off_while_busy_and_on_before_sleeping)
 {
 	start(USUAL | (_i ? EVENT_IDX : 0));
 	settle();
 	for (unsigned i = 0; i < 3; i++) {
 		offer(2 * i, VIRTIO_BLK_T_IN, 0);
 		ck_assert(fake_driver_would_notify(&drv, _i, 2 * i));
-		ck_assert(device_run(dev, false));
+		ck_assert(device_process_queue(dev, false));
 		offer(2 * i + 1, VIRTIO_BLK_T_IN, 0);
 		ck_assert(!fake_driver_would_notify(&drv, _i, 2 * i + 1));
 		/* It has come to the device's notice in time. */
-		ck_assert(device_await(dev));
-		while (device_run(dev, false))
+		ck_assert(device_enable_notify(dev));
+		while (device_process_queue(dev, false))
 			;
-		ck_assert(!device_await(dev));
+		ck_assert(!device_enable_notify(dev));
 		ck_assert(!_i || *drv.avail_event == (uint16_t)(2 * i + 2));
 		ck_assert_uint_eq(drv.used->flags, 0);
 		settle();
@@ -1284,11 +1285,11 @@ START_TEST(a_vcpu_that_waits_comes_before_the_requests_not_started_yet)
 	io.pending = true;
 	/* One at a time, or accesses without end would stop the disk. */
 	for (unsigned i = 1; i <= 3; i++) {
-		ck_assert(device_run(dev, false));
+		ck_assert(device_process_queue(dev, false));
 		ck_assert_uint_eq(blk_inflight(blk), i);
 	}
 	io.pending = false;
-	ck_assert(device_run(dev, false));
+	ck_assert(device_process_queue(dev, false));
 	ck_assert_uint_eq(blk_inflight(blk), 5);
 }
 END_TEST
@@ -1314,18 +1315,18 @@ START_TEST(a_bad_request_fails_and_the_queue_goes_on)
 }
 END_TEST
 
-START_TEST(while_held_the_device_finishes_but_does_not_begin)
+START_TEST(while_paused_the_device_completes_but_does_not_start)
 {
 	start(USUAL);
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 0);
-	while (device_run(dev, false))
+	while (device_process_queue(dev, false))
 		;
 	offer(1, VIRTIO_BLK_T_IN, 1);
 	fake_uring.hold = false;
 	while (!device_idle(dev))
-		device_run(dev, true);
-	ck_assert(!device_run(dev, true));
+		device_process_queue(dev, true);
+	ck_assert(!device_process_queue(dev, true));
 	ck_assert_uint_eq(drv.used->idx, 1);
 	settle();
 	ck_assert_uint_eq(drv.used->idx, 2);
@@ -1408,7 +1409,7 @@ START_TEST(a_broken_ring_stops_until_a_reset_heals_it)
 	/* TWICE can only be seen while the first is in flight. */
 	fake_uring.hold = true;
 	break_ring(_i);
-	for (unsigned n = 0; device_run(dev, false); n++)
+	for (unsigned n = 0; device_process_queue(dev, false); n++)
 		ck_assert_uint_lt(n, 10);
 	fake_uring.hold = false;
 	settle();
@@ -1432,7 +1433,7 @@ START_TEST(a_used_ring_that_goes_away_stops_the_queue)
 	start(USUAL);
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 0);
-	while (device_run(dev, false))
+	while (device_process_queue(dev, false))
 		;
 	fake_guest_hole(guest, drv.used_gpa, 6);
 	fake_uring.hold = false;
@@ -1455,7 +1456,7 @@ put_in_flight(unsigned n)
 	fake_uring.hold = true;
 	for (unsigned i = 0; i < n; i++)
 		offer(i, VIRTIO_BLK_T_IN, i);
-	for (unsigned i = 0; device_run(dev, false); i++)
+	for (unsigned i = 0; device_process_queue(dev, false); i++)
 		ck_assert_uint_lt(i, 10);
 	ck_assert(!device_idle(dev));
 }
@@ -1468,7 +1469,7 @@ drain(void)
 
 	fake_uring.hold = false;
 	for (;;) {
-		while (device_run(dev, true))
+		while (device_process_queue(dev, true))
 			ck_assert_uint_le(n++, SLOTS);
 		if (device_idle(dev))
 			return;
@@ -1516,7 +1517,7 @@ START_TEST(a_reset_waits_for_what_is_in_flight)
 	offer(SLOTS - 1, VIRTIO_BLK_T_IN, 1);
 	for (unsigned i = 0; i < 3; i++) {
 		ck_assert(!reset_now());
-		ck_assert(!device_run(dev, true));
+		ck_assert(!device_process_queue(dev, true));
 	}
 	drain();
 	/* What was not begun stays so. */
@@ -1547,7 +1548,7 @@ START_TEST(a_broken_ring_with_requests_in_flight_is_reset_after_them)
 	start(USUAL);
 	put_in_flight(3);
 	drv.avail->idx += 1000;
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	ck_assert(rd(VIRTIO_MMIO_STATUS) & NEEDS_RESET);
 	ck_assert(!reset_now());
 	lookups = fake_guest_lookups(guest);
@@ -1608,7 +1609,7 @@ START_TEST(a_thousand_lives_are_like_the_first)
 		ck_assert(reset_now());
 	}
 	ck_assert_uint_eq(lg.lines, 0);
-	/* To forget memory is for who knows that the guest took it back. */
+	/* Unmapping is for IOREQ_TYPE_INVALIDATE only. */
 	ck_assert_uint_eq(fake_guest_forgets(guest), 0);
 }
 END_TEST
@@ -1621,7 +1622,7 @@ struct left {
 	uint64_t driver_features;
 	uint64_t capacity;
 	uint32_t blk_size;
-	uint32_t driver_features_beyond;
+	uint32_t driver_features_unknown;
 	uint32_t device_features_sel;
 	uint32_t driver_features_sel;
 	uint32_t queue_sel;
@@ -1690,7 +1691,7 @@ START_TEST(a_device_that_was_just_reset_is_as_new)
 	/* With a disk of which nobody knows anything yet. */
 	left()->device_features = UINT64_MAX;
 	left()->capacity = UINT64_MAX;
-	left()->queue.next_used = 77;
+	left()->queue.used_idx = 77;
 	ck_assert(succeed(true));
 	ck_assert_uint_eq(lg.lines, 0);
 	features = offered();
@@ -1783,13 +1784,13 @@ START_TEST(requests_in_flight_are_done_again_and_returned_once)
 	memset(slot(1) + SLOT_DATA, 0xab, SECTOR);
 	offer(2, VIRTIO_BLK_T_FLUSH, 0);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	/* One that nobody has looked at. */
 	offer(3, VIRTIO_BLK_T_IN, 43);
 	while (lives-- > 0) {
 		expect_continued();
 		fake_uring.hold = true;
-		device_run(dev, false);
+		device_process_queue(dev, false);
 		ck_assert(!fake_driver_take(&drv, &e));
 	}
 	expect_continued();
@@ -1817,8 +1818,8 @@ START_TEST(with_nothing_to_take_a_successor_asks_for_notifications)
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 40);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	device_run(dev, false);
-	/* Killed while it looked for itself. */
+	device_process_queue(dev, false);
+	/* Killed while it polled. */
 	*drv.avail_event = 0;
 	expect_continued();
 	settle();
@@ -1880,7 +1881,7 @@ START_TEST(a_write_done_again_reaches_stable_storage_as_it_should)
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_OUT, 1);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	expect_continued();
 	settle();
 	take(1, 1);
@@ -1888,7 +1889,7 @@ START_TEST(a_write_done_again_reaches_stable_storage_as_it_should)
 }
 END_TEST
 
-START_TEST(a_fault_that_the_driver_may_not_know_of_is_told_again)
+START_TEST(a_fault_that_may_not_have_been_signalled_is_signalled_again)
 {
 	start(USUAL);
 	left()->status |= NEEDS_RESET;
@@ -1912,7 +1913,7 @@ START_TEST(requests_in_flight_at_a_fault_are_left_alone)
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_IN, 1);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	left()->status |= NEEDS_RESET;
 	expect_continued();
 	settle();
@@ -1928,7 +1929,7 @@ START_TEST(a_request_that_became_bad_is_a_fault_and_no_end)
 	fake_uring.hold = true;
 	offer(1, VIRTIO_BLK_T_IN, 1);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	drv.desc[3].next = 3;
 	ck_assert(succeed(false));
 	ck_assert(rd(VIRTIO_MMIO_STATUS) & NEEDS_RESET);
@@ -1966,7 +1967,7 @@ START_TEST(a_disk_that_has_grown_is_announced)
 	expect_continued();
 	resize(2 * SECTORS);
 	ck_assert_int_eq(ftruncate(disk, SECTORS * SECTOR), 0);
-	expect_refused(false, "larger");
+	expect_refused(false, "smaller");
 }
 END_TEST
 
@@ -1982,7 +1983,7 @@ START_TEST(a_disk_beyond_2_tib_is_known_again)
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), 0);
 	ck_assert_uint_eq(io.raised, 0);
 	ck_assert_int_eq(ftruncate(disk, (sectors - 1) * SECTOR), 0);
-	expect_refused(false, "larger");
+	expect_refused(false, "smaller");
 }
 END_TEST
 
@@ -2004,7 +2005,7 @@ START_TEST(a_smaller_disk_is_refused)
 {
 	start(USUAL);
 	ck_assert_int_eq(ftruncate(disk, (SECTORS - 1) * SECTOR), 0);
-	expect_refused(false, "larger");
+	expect_refused(false, "smaller");
 }
 END_TEST
 
@@ -2045,7 +2046,7 @@ left_nonsense(unsigned what)
 		left()->queue.num = 3;
 		break;
 	case 5:
-		left()->queue.next_avail += 5;
+		left()->queue.last_avail_idx += 5;
 		break;
 	case 6:
 		left()->queue.inflight[0] = 6;
@@ -2063,7 +2064,7 @@ START_TEST(a_state_that_makes_no_sense_is_refused)
 {
 	start(USUAL);
 	left_nonsense(_i);
-	expect_refused(false, "cannot continue");
+	expect_refused(false, "cannot restore");
 }
 END_TEST
 
@@ -2121,19 +2122,19 @@ START_TEST(features_that_are_gone_are_refused)
 {
 	start(USUAL);
 	left()->device_features |= FEATURE(VIRTIO_BLK_F_SECURE_ERASE);
-	expect_refused(false, "features");
+	expect_refused(false, "feature that was offered");
 }
 END_TEST
 
 /*
- * To discard in vain does no harm, to a guest that stands still much.
+ * A discard that fails does no harm; a guest that is blocked does not continue.
  */
 START_TEST(a_disk_that_cannot_discard_any_more_is_continued)
 {
 	start(USUAL | FEATURE(VIRTIO_BLK_F_DISCARD));
 	ck_assert(left()->device_features & FEATURE(VIRTIO_BLK_F_DISCARD));
 	io.adopted = true;
-	ck_assert(open_unit(path, DISK_NO_HOLES, false));
+	ck_assert(open_unit(path, DISK_NO_DISCARD, false));
 	ck_assert(offered() & FEATURE(VIRTIO_BLK_F_DISCARD));
 	wr(VIRTIO_MMIO_STATUS, 0);
 	ck_assert(!(offered() & FEATURE(VIRTIO_BLK_F_DISCARD)));
@@ -2217,7 +2218,7 @@ expect_announced(uint64_t sectors, uint32_t generation)
 }
 
 static void
-take_failed(unsigned i)
+expect_failed(unsigned i)
 {
 	struct vring_used_elem e;
 
@@ -2234,7 +2235,7 @@ START_TEST(without_a_medium_every_request_fails_but_for_the_name)
 	begin_empty(_i == 3 ? DISK_READ_ONLY : 0, USUAL);
 	offer(1, types[_i], 0);
 	notify();
-	take_failed(1);
+	expect_failed(1);
 	offer(2, VIRTIO_BLK_T_GET_ID, 0);
 	notify();
 	take(2, VIRTIO_BLK_ID_BYTES);
@@ -2252,7 +2253,7 @@ START_TEST(without_a_medium_all_is_offered_that_a_disk_would)
 	with = offered();
 	ck_assert(exchange(DISK_NONE, DISK_READ_ONLY));
 	ck_assert_uint_eq(offered(), with);
-	ck_assert(exchange(DISK_NONE, DISK_NO_HOLES));
+	ck_assert(exchange(DISK_NONE, DISK_NO_DISCARD));
 	ck_assert(!(offered() & FEATURE(VIRTIO_BLK_F_DISCARD)));
 	/* There is no file to be opened for that. */
 	ck_assert(exchange(DISK_NONE, DISK_DIRECT));
@@ -2270,7 +2271,7 @@ START_TEST(a_disk_that_is_inserted_is_announced_and_used)
 	expect_working();
 	/* And what is known of it counts from now on. */
 	ck_assert_int_eq(ftruncate(disk, (SECTORS - 1) * SECTOR), 0);
-	expect_refused(false, "larger");
+	expect_refused(false, "smaller");
 }
 END_TEST
 
@@ -2286,13 +2287,13 @@ START_TEST(of_an_ejected_disk_what_was_in_flight_fails)
 	for (unsigned i = 0; i < COUNT(types); i++)
 		offer(i, types[i], 5);
 	wr(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-	device_run(dev, false);
+	device_process_queue(dev, false);
 	ck_assert_uint_eq(drv.used->idx, 0);
 	ck_assert(exchange(DISK_NONE, 0));
 	expect_announced(0, generation);
 	settle();
 	for (unsigned i = 0; i < COUNT(types); i++)
-		take_failed(i);
+		expect_failed(i);
 	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
 	/* Another one, smaller, and with nothing of that in it. */
 	generation = rd(VIRTIO_MMIO_CONFIG_GENERATION);
@@ -2326,7 +2327,7 @@ START_TEST(a_disk_that_cannot_be_what_was_offered_is_refused)
 	expect_refused_disk(DISK_READ_ONLY, "read-only");
 	left()->device_features |= FEATURE(VIRTIO_BLK_F_SECURE_ERASE);
 	ck_assert(!exchange(path, 0));
-	ck_assert_ptr_nonnull(strstr(lg.last, "features"));
+	ck_assert_ptr_nonnull(strstr(lg.last, "feature"));
 }
 END_TEST
 
@@ -2354,7 +2355,7 @@ END_TEST
 START_TEST(a_disk_that_cannot_discard_may_be_inserted)
 {
 	begin_empty(0, USUAL | FEATURE(VIRTIO_BLK_F_DISCARD));
-	ck_assert(exchange(path, DISK_NO_HOLES));
+	ck_assert(exchange(path, DISK_NO_DISCARD));
 	ck_assert_uint_eq(read_sized(VIRTIO_MMIO_CONFIG, 8), SECTORS);
 	wr(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
 	expect_working();
@@ -2391,7 +2392,7 @@ main(void)
 	    tc, features_beyond_64_that_are_refused_by_the_driver_are_ok);
 	tcase_add_test(tc, a_driver_of_before_version_1_is_not_ok);
 	tcase_add_test(tc, everything_offered_can_be_accepted);
-	tcase_add_test(tc, features_are_settled_with_features_ok);
+	tcase_add_test(tc, features_are_negotiated_with_features_ok);
 	tcase_add_test(tc, driver_ok_without_features_ok_is_not_accepted);
 	tcase_add_loop_test(
 	    tc, a_driver_that_cannot_flush_gets_stable_writes, 0, 2);
@@ -2399,7 +2400,7 @@ main(void)
 	    tc, the_next_driver_chooses_anew_how_it_writes, 0, 2);
 
 	tc = cases_add(s, "size", setup, NULL);
-	tcase_add_test(tc, another_size_is_told_to_the_driver);
+	tcase_add_test(tc, the_driver_is_notified_of_a_new_size);
 	tcase_add_test(tc, another_size_before_driver_ok_interrupts_nobody);
 
 	tc = cases_add(s, "cache", setup, NULL);
@@ -2419,7 +2420,7 @@ main(void)
 	    tc, a_queue_made_ready_twice_with_requests_in_flight_keeps_them);
 	tcase_add_loop_test(tc, a_queue_smaller_than_offered_works, 2, 9);
 	tcase_add_test(
-	    tc, a_queue_is_not_made_ready_before_features_are_settled);
+	    tc, a_queue_is_not_made_ready_before_features_are_negotiated);
 	tcase_add_loop_test(
 	    tc, a_bad_queue_needs_a_reset, 0, COUNT(bad_queues));
 	tcase_add_test(tc, a_bad_queue_before_driver_ok_is_notified_with_it);
@@ -2436,9 +2437,11 @@ main(void)
 	tcase_add_test(tc, a_used_buffer_is_signalled_until_it_is_acknowledged);
 	tcase_add_test(tc, two_causes_are_acknowledged_one_by_one);
 	tcase_add_loop_test(tc, a_batch_makes_one_interrupt, 0, 2);
-	tcase_add_loop_test(tc, what_is_done_is_told_before_the_rest_is, 0, 4);
-	tcase_add_loop_test(tc, it_is_told_of_half_of_long_requests, 0, 2);
-	tcase_add_test(tc, what_comes_next_is_told);
+	tcase_add_loop_test(
+	    tc, completions_are_signalled_before_the_rest_is_done, 0, 4);
+	tcase_add_loop_test(
+	    tc, half_of_long_requests_are_signalled_early, 0, 2);
+	tcase_add_test(tc, the_expected_event_is_known);
 	tcase_add_loop_test(
 	    tc, an_interrupt_is_raised_only_if_the_driver_wants_it, 0, 2);
 
@@ -2449,16 +2452,16 @@ main(void)
 	    tc, as_many_requests_as_the_queue_has_descriptors_can_be_in_flight);
 	tcase_add_loop_test(tc,
 	    a_driver_that_notifies_only_when_asked_is_never_forgotten, 0, 2);
-	tcase_add_loop_test(tc,
-	    while_it_works_the_device_is_not_notified_and_before_it_sleeps_it_is,
-	    0, 2);
+	tcase_add_loop_test(
+	    tc, notifications_are_off_while_busy_and_on_before_sleeping, 0, 2);
 	tcase_add_loop_test(tc,
 	    a_chain_that_comes_while_the_device_goes_to_sleep_is_not_lost, 0,
 	    4);
 	tcase_add_test(
 	    tc, a_vcpu_that_waits_comes_before_the_requests_not_started_yet);
 	tcase_add_test(tc, a_bad_request_fails_and_the_queue_goes_on);
-	tcase_add_test(tc, while_held_the_device_finishes_but_does_not_begin);
+	tcase_add_test(
+	    tc, while_paused_the_device_completes_but_does_not_start);
 
 	tc = cases_add(s, "faults", setup, NULL);
 	tcase_add_loop_test(
@@ -2493,7 +2496,7 @@ main(void)
 	tcase_add_test(
 	    tc, a_write_done_again_reaches_stable_storage_as_it_should);
 	tcase_add_test(
-	    tc, a_fault_that_the_driver_may_not_know_of_is_told_again);
+	    tc, a_fault_that_may_not_have_been_signalled_is_signalled_again);
 	tcase_add_test(tc, requests_in_flight_at_a_fault_are_left_alone);
 	tcase_add_test(tc, a_request_that_became_bad_is_a_fault_and_no_end);
 	tcase_add_test(tc, a_disk_that_has_grown_is_announced);

@@ -123,7 +123,7 @@ expect_nothing_popped(const char *what)
 
 	ck_assert_msg(virtqueue_pop(&vq, &chain) == -1, "accepted: %s", what);
 	ck_assert_ptr_nonnull(vq.fault);
-	ck_assert_uint_eq(state.next_avail, before.next_avail);
+	ck_assert_uint_eq(state.last_avail_idx, before.last_avail_idx);
 	ck_assert_mem_eq(
 	    state.inflight, before.inflight, sizeof(state.inflight));
 }
@@ -144,9 +144,9 @@ advance(uint16_t to)
 {
 	struct vring_used_elem e;
 
-	while (state.next_used != to) {
-		offer_simple(state.next_avail % drv.num);
-		pop_expecting(state.next_avail % drv.num);
+	while (state.used_idx != to) {
+		offer_simple(state.last_avail_idx % drv.num);
+		pop_expecting(state.last_avail_idx % drv.num);
 		complete(chain.head, 0);
 		ck_assert(fake_driver_take(&drv, &e));
 	}
@@ -158,7 +158,7 @@ advance(uint16_t to)
 static void
 jump(uint16_t to)
 {
-	state.next_avail = state.next_used = to;
+	state.last_avail_idx = state.used_idx = to;
 	state.published = state.signalled = to;
 	drv.avail->idx = drv.used->idx = drv.seen = to;
 }
@@ -183,8 +183,8 @@ START_TEST(a_reset_queue_is_not_ready_and_has_the_largest_size)
 	virtqueue_reset(&vq);
 	ck_assert_uint_eq(state.ready, 0);
 	ck_assert_uint_eq(state.num, VIRTQUEUE_NUM_MAX);
-	ck_assert_uint_eq(state.next_avail, 0);
-	ck_assert_uint_eq(state.next_used, 0);
+	ck_assert_uint_eq(state.last_avail_idx, 0);
+	ck_assert_uint_eq(state.used_idx, 0);
 	for (unsigned i = 0; i < VIRTQUEUE_NUM_MAX / 64; i++)
 		ck_assert_uint_eq(state.inflight[i], 0);
 }
@@ -706,7 +706,7 @@ START_TEST(a_ring_that_goes_away_is_a_fault_not_a_crash)
 		expect_nothing_popped("available ring gone");
 	else
 		expect_fault(virtqueue_push(&vq, 0, 0));
-	expect_fault(virtqueue_notify(&vq, true));
+	expect_fault(virtqueue_enable_notify(&vq));
 	expect_fault(virtqueue_publish(&vq));
 }
 END_TEST
@@ -728,10 +728,10 @@ START_TEST(a_ring_that_cannot_be_mapped_now_is_judged_when_it_is_used)
 	gpa = (const uint64_t[]){
 	    drv.avail_gpa, drv.desc_gpa, drv.used_gpa}[_i % 3];
 	fake_guest_hole(guest, gpa, 1);
-	fake_guest_shortage(guest, GUEST_HOST);
+	fake_guest_shortage(guest, GUEST_NO_RESOURCES);
 	ck_assert_int_eq(virtqueue_enable(&vq, 0), 0);
 	/* If one of the others is not there at all, that is a fault. */
-	fake_guest_shortage(guest, GUEST_ABSENT);
+	fake_guest_shortage(guest, GUEST_NOT_PRESENT);
 	expect_fault(virtqueue_enable(&vq, 0));
 }
 END_TEST
@@ -748,13 +748,13 @@ START_TEST(only_the_last_writable_byte_of_a_chain_is_looked_up_if_so_wished)
 	fake_driver_desc(&drv.desc[1], tables, 64, TABLE, 0);
 	fake_driver_offer(&drv, 1);
 	fake_guest_hole(guest, buf + 10 * FAKE_GUEST_PAGE, 1);
-	chain.last_byte = true;
+	chain.status_only = true;
 	pop_expecting(1);
 	ck_assert_uint_eq(chain.readable, 0);
 	ck_assert_uint_eq(chain.writable, 1);
 	ck_assert_ptr_eq(chain.iov[0].iov_base, fake_guest_at(guest, status));
 	ck_assert_uint_eq(chain.iov[0].iov_len, 1);
-	chain.last_byte = false;
+	chain.status_only = false;
 }
 END_TEST
 
@@ -853,7 +853,7 @@ START_TEST(with_event_idx_an_interrupt_comes_when_used_event_is_passed)
 	start(8, EVENT_IDX);
 	jump(old);
 	for (unsigned n = 1; n <= 8; n++) {
-		old = state.next_used;
+		old = state.used_idx;
 		push_simple(n);
 		for (int event = -4; event < 12; event++) {
 			*drv.used_event = old + event;
@@ -902,29 +902,29 @@ END_TEST
 
 /* Being notified, 2.7.10. */
 
-START_TEST(with_event_idx_the_next_chain_is_asked_for)
+START_TEST(with_event_idx_a_notification_is_requested_for_the_next_chain)
 {
 	start(4, EVENT_IDX);
 	for (unsigned i = 0; i < 10; i++) {
-		ck_assert_int_eq(virtqueue_notify(&vq, true), 0);
-		ck_assert_uint_eq(*drv.avail_event, state.next_avail);
+		ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
+		ck_assert_uint_eq(*drv.avail_event, state.last_avail_idx);
 		ck_assert_uint_eq(drv.used->flags, 0); /* MUST, 2.7.10.2 */
 		offer_simple(i % 4);
 		ck_assert(
-		    fake_driver_would_notify(&drv, true, state.next_avail));
+		    fake_driver_would_notify(&drv, true, state.last_avail_idx));
 		pop_expecting(i % 4);
 		complete(i % 4, 0);
 	}
 }
 END_TEST
 
-START_TEST(with_event_idx_no_notification_is_asked_for_while_looking)
+START_TEST(with_event_idx_no_notification_is_requested_while_polling)
 {
 	start(4, EVENT_IDX);
-	ck_assert_int_eq(virtqueue_notify(&vq, true), 0);
+	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
 	offer_simple(0);
 	pop_expecting(0);
-	ck_assert_int_eq(virtqueue_notify(&vq, false), 0);
+	ck_assert_int_eq(virtqueue_disable_notify(&vq), 0);
 	ck_assert_uint_eq(drv.used->flags, 0);
 	offer_simple(1);
 	ck_assert(!fake_driver_would_notify(&drv, true, 1));
@@ -932,7 +932,7 @@ START_TEST(with_event_idx_no_notification_is_asked_for_while_looking)
 }
 END_TEST
 
-START_TEST(with_event_idx_no_batch_is_notified_that_comes_while_looking)
+START_TEST(with_event_idx_no_batch_is_notified_while_polling)
 {
 	start(8, EVENT_IDX);
 	for (unsigned i = 0; i < 8; i++) {
@@ -941,8 +941,8 @@ START_TEST(with_event_idx_no_batch_is_notified_that_comes_while_looking)
 			pop_expecting(i);
 	}
 	/* Of the driver's eight some are taken, and it looks after the last. */
-	ck_assert_int_eq(virtqueue_notify(&vq, true), _i < 8);
-	ck_assert_int_eq(virtqueue_notify(&vq, false), 0);
+	ck_assert_int_eq(virtqueue_enable_notify(&vq), _i < 8);
+	ck_assert_int_eq(virtqueue_disable_notify(&vq), 0);
 	ck_assert(!fake_driver_would_notify(&drv, true, 0));
 }
 END_TEST
@@ -950,9 +950,9 @@ END_TEST
 START_TEST(without_event_idx_a_flag_asks_for_notifications)
 {
 	start(4, 0);
-	ck_assert_int_eq(virtqueue_notify(&vq, false), 0);
+	ck_assert_int_eq(virtqueue_disable_notify(&vq), 0);
 	ck_assert_uint_eq(drv.used->flags, VRING_USED_F_NO_NOTIFY);
-	ck_assert_int_eq(virtqueue_notify(&vq, true), 0);
+	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
 	ck_assert_uint_eq(drv.used->flags, 0);
 }
 END_TEST
@@ -960,11 +960,11 @@ END_TEST
 START_TEST(a_chain_that_came_before_notifications_were_on_is_reported)
 {
 	start(4, _i ? EVENT_IDX : 0);
-	virtqueue_notify(&vq, false);
+	virtqueue_disable_notify(&vq);
 	offer_simple(0);
-	ck_assert_int_eq(virtqueue_notify(&vq, true), 1);
+	ck_assert_int_eq(virtqueue_enable_notify(&vq), 1);
 	pop_expecting(0);
-	ck_assert_int_eq(virtqueue_notify(&vq, true), 0);
+	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
 }
 END_TEST
 
@@ -1046,7 +1046,7 @@ START_TEST(whatever_changes_while_a_chain_is_popped_it_stays_in_memory)
 		if (result < 0)
 			continue;
 		ck_assert_uint_eq(chain.head, 0);
-		ck_assert_uint_eq(state.next_avail, 1);
+		ck_assert_uint_eq(state.last_avail_idx, 1);
 		ck_assert_uint_eq(state.inflight[0], 1);
 		ck_assert_uint_eq(chain.readable + chain.writable, 1);
 		at = chain.iov[0].iov_base;
@@ -1070,7 +1070,7 @@ offer_then(unsigned nth)
  * A chain that becomes available at any moment is either seen by the device or
  * notified by the driver.
  */
-START_TEST(no_chain_falls_between_looking_and_notification)
+START_TEST(no_chain_is_lost_between_polling_and_notification)
 {
 	uint64_t page;
 	int result;
@@ -1079,13 +1079,13 @@ START_TEST(no_chain_falls_between_looking_and_notification)
 	for (act_at = 1; act_at < 6; act_at++) {
 		start(4, event_idx ? EVENT_IDX : 0);
 		page = _i & 2 ? drv.avail_gpa : drv.used_gpa;
-		virtqueue_notify(&vq, false);
+		virtqueue_disable_notify(&vq);
 		offer_simple(0);
 		pop_expecting(0);
 		driver_notifies = true; /* if the moment never comes */
 		if (!fake_guest_step(guest, page, offer_then))
 			return;
-		result = virtqueue_notify(&vq, true);
+		result = virtqueue_enable_notify(&vq);
 		fake_guest_step(guest, page, NULL);
 		ck_assert(result == 1 || driver_notifies);
 	}
@@ -1220,7 +1220,7 @@ succeed_at_rest(uint16_t taken)
 	for (unsigned i = 0; i < VIRTQUEUE_NUM_MAX / 64; i++)
 		n += __builtin_popcountll(state.inflight[i]);
 	ck_assert_uint_eq(n, taken);
-	ck_assert_uint_eq((uint16_t)(state.next_avail - state.next_used), n);
+	ck_assert_uint_eq((uint16_t)(state.last_avail_idx - state.used_idx), n);
 }
 
 static bool
@@ -1238,13 +1238,13 @@ expect_redone(const uint16_t *heads, unsigned n)
 	uint32_t head = 0;
 
 	for (unsigned i = 0; i < n; i++, head++) {
-		ck_assert_int_eq(virtqueue_redo(&vq, &head, &chain), 1);
+		ck_assert_int_eq(virtqueue_pop_inflight(&vq, &head, &chain), 1);
 		ck_assert_uint_eq(head, heads[i]);
 		ck_assert_uint_eq(chain.head, heads[i]);
 		ck_assert_uint_eq(chain.readable, 1);
 		ck_assert_uint_eq(bytes(0, 1), 16);
 	}
-	ck_assert_int_eq(virtqueue_redo(&vq, &head, &chain), 0);
+	ck_assert_int_eq(virtqueue_pop_inflight(&vq, &head, &chain), 0);
 }
 
 static void
@@ -1269,7 +1269,7 @@ START_TEST(a_chain_marked_in_flight_and_not_popped_is_still_available)
 	start_at(starts[_i]);
 	offer_simple(5);
 	/* The stores of virtqueue_pop() but the last. */
-	state.popping = 5;
+	state.popped_head = 5;
 	succeed_at_rest(0);
 	state.inflight[0] = 1 << 5;
 	succeed_at_rest(0);
@@ -1289,7 +1289,7 @@ START_TEST(the_same_beside_chains_in_flight_concerns_only_that_one)
 	offer_simple(5);
 	pop_expecting(7);
 	pop_expecting(2);
-	state.popping = 5;
+	state.popped_head = 5;
 	state.inflight[0] |= 1 << 5;
 	succeed_at_rest(2);
 	expect_redone(heads, 2);
@@ -1330,8 +1330,8 @@ START_TEST(a_chain_whose_used_entry_only_was_stored_is_done_again)
 	start_at(starts[_i]);
 	offer_simple(4);
 	pop_expecting(4);
-	drv.used->ring[state.next_used % 8].id = 4;
-	state.pushed[state.next_used % 8] = 4;
+	drv.used->ring[state.used_idx % 8].id = 4;
+	state.pushed[state.used_idx % 8] = 4;
 	succeed_at_rest(1);
 	expect_redone(heads, 1);
 }
@@ -1394,7 +1394,8 @@ offer_lacking(int i)
 	fake_driver_desc(&table()[1], buf + 8 * FAKE_GUEST_PAGE, 512, WRITE, 0);
 	fake_driver_desc(&drv.desc[2], tables, 32, TABLE, 0);
 	fake_driver_offer(&drv, 2);
-	fake_guest_shortage(guest, i < 6 ? GUEST_HOST : GUEST_OVER_LIMIT);
+	fake_guest_shortage(
+	    guest, i < 6 ? GUEST_NO_RESOURCES : GUEST_OVER_LIMIT);
 	return (const uint64_t[]){drv.avail_gpa, drv.desc_gpa, drv.used_gpa,
 	    tables, buf, buf + 8 * FAKE_GUEST_PAGE}[i % 6];
 }
@@ -1408,7 +1409,7 @@ START_TEST(what_cannot_be_mapped_now_leaves_a_chain_to_be_taken_later)
 	gpa = offer_lacking(_i);
 	fake_guest_hole(guest, gpa, 1);
 	before = state;
-	ck_assert_int_eq(virtqueue_pop(&vq, &chain), VIRTQUEUE_NOT_NOW);
+	ck_assert_int_eq(virtqueue_pop(&vq, &chain), VIRTQUEUE_AGAIN);
 	ck_assert_mem_eq(&state, &before, sizeof(state));
 	fake_guest_fill(guest, gpa, 1);
 	pop_expecting(2);
@@ -1420,17 +1421,17 @@ START_TEST(what_cannot_be_mapped_now_leaves_a_chain_to_be_taken_later)
 	if (_i % 6 != 0) {
 		uint32_t head = 0;
 
-		ck_assert_int_eq(
-		    virtqueue_redo(&vq, &head, &chain), VIRTQUEUE_NOT_NOW);
+		ck_assert_int_eq(virtqueue_pop_inflight(&vq, &head, &chain),
+		    VIRTQUEUE_AGAIN);
 		fake_guest_fill(guest, gpa, 1);
-		ck_assert_int_eq(virtqueue_redo(&vq, &head, &chain), 1);
+		ck_assert_int_eq(virtqueue_pop_inflight(&vq, &head, &chain), 1);
 		ck_assert_uint_eq(chain.head, 2);
 	}
 	fake_guest_fill(guest, gpa, 1);
 	ck_assert_int_eq(virtqueue_push(&vq, 2, 512), 0);
 	fake_guest_hole(guest, drv.avail_gpa, 1);
-	ck_assert_int_eq(virtqueue_notify(&vq, true), VIRTQUEUE_NOT_NOW);
-	ck_assert_int_eq(virtqueue_publish(&vq), VIRTQUEUE_NOT_NOW);
+	ck_assert_int_eq(virtqueue_enable_notify(&vq), VIRTQUEUE_AGAIN);
+	ck_assert_int_eq(virtqueue_publish(&vq), VIRTQUEUE_AGAIN);
 	ck_assert_uint_eq(drv.used->idx, 0);
 	fake_guest_fill(guest, drv.avail_gpa, 1);
 	ck_assert_int_eq(virtqueue_publish(&vq), 1);
@@ -1444,7 +1445,7 @@ START_TEST(an_interrupt_not_noted_is_decided_again_the_same_way)
 	start_at(starts[_i / 2]);
 	offer_simple(2);
 	pop_expecting(2);
-	*drv.used_event = state.next_used - !wanted;
+	*drv.used_event = state.used_idx - !wanted;
 	ck_assert_int_eq(virtqueue_push(&vq, 2, 0), 0);
 	for (unsigned again = 0; again < 3; again++) {
 		ck_assert_int_eq(virtqueue_publish(&vq), wanted);
@@ -1459,14 +1460,14 @@ END_TEST
 START_TEST(a_successor_asks_for_notifications_again)
 {
 	start_at(starts[_i]);
-	ck_assert_int_eq(virtqueue_notify(&vq, true), 0);
+	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
 	offer_simple(1);
 	pop_expecting(1);
-	/* Killed before it asked again, with nothing more to take. */
+	/* Killed before it enabled notifications again, with no more chains. */
 	succeed_at_rest(1);
-	ck_assert_int_eq(virtqueue_notify(&vq, true), 0);
-	ck_assert(fake_driver_would_notify(&drv, true, state.next_avail) ||
-		  *drv.avail_event == state.next_avail);
+	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
+	ck_assert(fake_driver_would_notify(&drv, true, state.last_avail_idx) ||
+		  *drv.avail_event == state.last_avail_idx);
 	offer_simple(2);
 	ck_assert(fake_driver_would_notify(
 	    &drv, true, (uint16_t)(drv.avail->idx - 1)));
@@ -1503,7 +1504,7 @@ START_TEST(a_chain_that_became_bad_meanwhile_is_a_fault)
 	pop_expecting(3);
 	fake_driver_desc(&drv.desc[3], buf, 16, NEXT, 3);
 	succeed_at_rest(1);
-	expect_fault(virtqueue_redo(&vq, &head, &chain));
+	expect_fault(virtqueue_pop_inflight(&vq, &head, &chain));
 }
 END_TEST
 
@@ -1525,28 +1526,28 @@ nonsense(unsigned what)
 		state.num = UINT32_MAX;
 		break;
 	case 4:
-		state.next_avail = state.next_used + 9;
+		state.last_avail_idx = state.used_idx + 9;
 		break;
 	case 5:
-		state.next_avail = state.next_used - 1;
+		state.last_avail_idx = state.used_idx - 1;
 		break;
 	case 6:
-		state.published = state.next_used - 9;
+		state.published = state.used_idx - 9;
 		break;
 	case 7:
-		state.published = state.next_used + 1;
+		state.published = state.used_idx + 1;
 		break;
 	case 8:
-		state.popping = 8;
+		state.popped_head = 8;
 		break;
 	case 9:
-		state.popping = UINT16_MAX;
+		state.popped_head = UINT16_MAX;
 		break;
 	case 10: /* one too few */
 		state.inflight[0] &= state.inflight[0] - 1;
 		break;
 	case 11: /* one too many, and it is not the one being popped */
-		state.popping = 7;
+		state.popped_head = 7;
 		state.inflight[0] |= 1 << 6;
 		break;
 	case 12: /* two too many */
@@ -1557,11 +1558,11 @@ nonsense(unsigned what)
 		state.inflight[3] = UINT64_C(1) << 63;
 		break;
 	case 14:
-		state.published = state.next_used - 1;
+		state.published = state.used_idx - 1;
 		state.pushed[state.published % 8] = 8;
 		break;
 	case 15:
-		state.published = state.next_used - 1;
+		state.published = state.used_idx - 1;
 		state.pushed[state.published % 8] = UINT16_MAX;
 		break;
 	}
@@ -1658,11 +1659,12 @@ main(void)
 	    tc, a_chain_pushed_after_publishing_is_owed_its_own_decision);
 
 	tc = cases_add(s, "notify", setup, teardown);
-	tcase_add_test(tc, with_event_idx_the_next_chain_is_asked_for);
 	tcase_add_test(
-	    tc, with_event_idx_no_notification_is_asked_for_while_looking);
-	tcase_add_loop_test(tc,
-	    with_event_idx_no_batch_is_notified_that_comes_while_looking, 0, 9);
+	    tc, with_event_idx_a_notification_is_requested_for_the_next_chain);
+	tcase_add_test(
+	    tc, with_event_idx_no_notification_is_requested_while_polling);
+	tcase_add_loop_test(
+	    tc, with_event_idx_no_batch_is_notified_while_polling, 0, 9);
 	tcase_add_test(tc, without_event_idx_a_flag_asks_for_notifications);
 	tcase_add_loop_test(tc,
 	    a_chain_that_came_before_notifications_were_on_is_reported, 0, 2);
@@ -1673,7 +1675,7 @@ main(void)
 	    COUNT(races));
 	tcase_add_test(tc, every_word_of_a_ring_is_loaded_once);
 	tcase_add_loop_test(
-	    tc, no_chain_falls_between_looking_and_notification, 0, 4);
+	    tc, no_chain_is_lost_between_polling_and_notification, 0, 4);
 	tcase_add_loop_test(
 	    tc, no_interrupt_falls_between_publishing_and_deciding, 0, 4);
 	tcase_add_test(

@@ -104,7 +104,7 @@ finish(void)
 
 	ck_assert_int_ne(pidfd, -1);
 	ck_assert_msg(
-	    poll(&fd, 1, DRIVER_PATIENCE_MS) == 1, "vdisk does not exit");
+	    poll(&fd, 1, DRIVER_TIMEOUT_MS) == 1, "vdisk does not exit");
 	close(pidfd);
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	child = 0;

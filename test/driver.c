@@ -61,7 +61,7 @@ driver_alloc(struct driver *d, uint64_t len, uint64_t align)
 void
 driver_patience(struct driver *d __attribute__((unused)))
 {
-	deadline = now_ms() + DRIVER_PATIENCE_MS;
+	deadline = now_ms() + DRIVER_TIMEOUT_MS;
 }
 
 void
@@ -477,7 +477,7 @@ driver_until(struct driver *d, int head)
 	driver_patience(d);
 	patience = deadline;
 	while (!d->done[head]) {
-		/* Register accesses inside have a patience of their own. */
+		/* Register accesses inside have a timeout of their own. */
 		driver_interrupt(d);
 		deadline = patience;
 		if (!d->done[head])

@@ -4,8 +4,8 @@
  * It does what Linux does, in that order, and asserts what Linux relies on; for
  * what no driver does, everything it has is open to the test.
  *
- * Whoever waits here waits for the device: in the same process by calling
- * 'step', else for the other process.  After DRIVER_PATIENCE_MS the test fails.
+ * Waiting means waiting for the device: in the same process by calling 'step',
+ * else for the other process.  After DRIVER_TIMEOUT_MS the test fails.
  */
 #ifndef DRIVER_H
 #define DRIVER_H
@@ -15,8 +15,8 @@
 
 #include <linux/virtio_ring.h>
 
-#define DRIVER_NUM_MAX	   1024
-#define DRIVER_PATIENCE_MS 30000
+#define DRIVER_NUM_MAX	  1024
+#define DRIVER_TIMEOUT_MS 30000
 
 /* At d->requests, for each head: header, status byte, indirect table. */
 #define DRIVER_REQUEST_BYTES 8192
@@ -25,7 +25,7 @@ struct driver {
 	uint64_t base;	    /* of the register window */
 	unsigned vcpu;	    /* which one makes the accesses */
 	bool legacy;	    /* the device is of version 1 */
-	void (*step)(void); /* moves the device on; NULL: nobody needs to */
+	void (*step)(void); /* runs the device; NULL: another process */
 	uint64_t heap;	    /* guest memory not used yet */
 	uint64_t heap_end;
 
@@ -79,8 +79,8 @@ void driver_patience(struct driver *d);
 void driver_wait(struct driver *d);
 
 /*
- * Register access.  The first two begin an access of vCPU 'vcpu' and end it,
- * so that several can stand still at a time; the others do both, on d->vcpu.
+ * Register access.  The first two begin an access of vCPU 'vcpu' and end it, so
+ * that several can be blocked at a time; the others do both, on d->vcpu.
  */
 void driver_begin(struct driver *d, unsigned vcpu, bool write, uint32_t offset,
     uint32_t size, uint64_t data);
@@ -90,8 +90,7 @@ uint32_t driver_read(struct driver *d, uint32_t offset);
 void driver_write(struct driver *d, uint32_t offset, uint32_t value);
 
 /*
- * Tell every server that pages were given back: begun, to be ended by
- * driver_end().
+ * Begin an IOREQ_TYPE_INVALIDATE to every server, ended by driver_end().
  */
 void driver_invalidate(struct driver *d, unsigned vcpu);
 

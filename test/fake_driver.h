@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The driver's side of a split virtqueue (virtio 1.2, 2.7), for unit programs.
- * It does what it is told, be that right or wrong.
+ * It does what the test says, valid or not.
  */
 #ifndef FAKE_DRIVER_H
 #define FAKE_DRIVER_H

@@ -21,8 +21,8 @@ struct guest {
 	uint8_t *window;
 	uint8_t *present; /* per page */
 	size_t top;	  /* where fake_guest_alloc() goes on */
-	enum guest_lack lack;
-	enum guest_lack shortage; /* why what is not present is not */
+	enum guest_map_error map_error;
+	enum guest_map_error shortage; /* why what is not present is not */
 	unsigned lookups;
 	unsigned forgets;
 };
@@ -127,19 +127,19 @@ fake_guest_forgets(const struct guest *guest)
 }
 
 void *
-guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
+guest_map(struct guest *guest, uint64_t gpa, size_t len)
 {
 	uint64_t from = gpa - guest->base;
 	uint64_t page, to;
 
 	guest->lookups++;
-	guest->lack = GUEST_ABSENT;
+	guest->map_error = GUEST_NOT_PRESENT;
 	if (gpa < guest->base || __builtin_add_overflow(from, len, &to) ||
 	    to > guest->size)
 		return NULL;
 	for (page = from / FAKE_GUEST_PAGE; page * FAKE_GUEST_PAGE < to; page++)
 		if (!guest->present[page]) {
-			guest->lack = guest->shortage;
+			guest->map_error = guest->shortage;
 			return NULL;
 		}
 	return guest->window + from;
@@ -159,16 +159,16 @@ guest_report(struct guest *guest)
 	(void)guest;
 }
 
-enum guest_lack
-guest_lack(const struct guest *guest)
+enum guest_map_error
+guest_map_error(const struct guest *guest)
 {
-	return guest->lack;
+	return guest->map_error;
 }
 
 void
-fake_guest_shortage(struct guest *guest, enum guest_lack lack)
+fake_guest_shortage(struct guest *guest, enum guest_map_error map_error)
 {
-	guest->shortage = lack;
+	guest->shortage = map_error;
 }
 
 bool
@@ -179,7 +179,7 @@ guest_reclaim(struct guest *guest)
 }
 
 void
-guest_keep(struct guest *guest, const void *p, size_t len)
+guest_pin(struct guest *guest, const void *p, size_t len)
 {
 	(void)guest;
 	(void)p;
@@ -193,7 +193,7 @@ guest_mapped(const struct guest *guest)
 }
 
 void
-guest_forget(struct guest *guest)
+guest_unmap_all(struct guest *guest)
 {
 	guest->forgets++;
 }
@@ -209,7 +209,7 @@ on_fault(int sig, siginfo_t *info, void *context)
 	uint8_t *at = info->si_addr;
 
 	if (at < step.page || at >= step.page + FAKE_GUEST_PAGE) {
-		signal(sig, SIG_DFL); /* a fault of its own: let it happen */
+		signal(sig, SIG_DFL); /* a fault of the program's own */
 		return;
 	}
 	mprotect(step.page, FAKE_GUEST_PAGE, PROT_READ | PROT_WRITE);

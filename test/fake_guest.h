@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The guest.h seam for unit programs: guest memory made of ordinary memory,
- * with nothing around it, so that any access the device has no right to faults.
+ * with nothing around it, so that any access out of bounds faults.
  */
 #ifndef FAKE_GUEST_H
 #define FAKE_GUEST_H
@@ -33,7 +33,7 @@ uint64_t fake_guest_alloc(struct guest *guest, size_t len, size_t align);
 void *fake_guest_at(struct guest *guest, uint64_t gpa);
 
 /*
- * Take the pages that [gpa, gpa + len) touches from the guest, or everything.
+ * Unpopulate the pages of [gpa, gpa + len), or everything.
  */
 void fake_guest_hole(struct guest *guest, uint64_t gpa, size_t len);
 void fake_guest_revoke(struct guest *guest);
@@ -44,13 +44,13 @@ void fake_guest_revoke(struct guest *guest);
 void fake_guest_fill(struct guest *guest, uint64_t gpa, size_t len);
 
 /*
- * Why there is nothing in a hole from now on: the guest has it not, as at first,
- * or it cannot be mapped now.
+ * Why there is nothing in a hole from now on: the guest has it not, as at
+ * first, or it cannot be mapped now.
  */
-void fake_guest_shortage(struct guest *guest, enum guest_lack lack);
+void fake_guest_shortage(struct guest *guest, enum guest_map_error lack);
 
 /*
- * Calls so far of guest_ptr() and guest_forget().
+ * Calls so far of guest_map() and guest_unmap_all().
  */
 unsigned fake_guest_lookups(const struct guest *guest);
 unsigned fake_guest_forgets(const struct guest *guest);
@@ -58,7 +58,7 @@ unsigned fake_guest_forgets(const struct guest *guest);
 /*
  * Slow motion: from now on 'after' is called after each instruction of the
  * device that touches the page of 'gpa', with the number of such instructions
- * so far, and may play a guest that changes its memory just then.  NULL ends
+ * so far, and may change memory as a guest could at that moment.  NULL ends
  * it.  False where a program cannot single-step itself; nothing happens then.
  */
 bool fake_guest_step(

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * io_uring_submit() and more of a host that fails.  An operation that is to fail becomes
- * one that the kernel refuses at once, and whose result is written over; one
- * that is to be short is given less to do.
+ * io_uring_submit() and more of a host that fails.  An operation that is to
+ * fail becomes one that the kernel refuses at once, and whose result is written
+ * over; one that is to be short is given less to do.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -37,7 +37,7 @@ attach(void)
 }
 
 /*
- * The disk is in memory, which vdisk should not know, for it would do without
+ * The disk is on tmpfs, which is hidden from vdisk, or it would not use
  * io_uring.
  */
 int

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A host that fails or is slow, for the program as it is shipped: preloaded, it
- * stands before io_uring_submit(), nanosleep() and sched_yield(), and does what the
- * test says in memory they share.
+ * A host that fails or is slow, for the unmodified program: a preloaded library
+ * that interposes io_uring_submit(), nanosleep() and sched_yield(), controlled
+ * by the test through shared memory.
  */
 #ifndef FAKE_HOST_H
 #define FAKE_HOST_H
@@ -14,7 +14,7 @@
 
 struct fake_host {
 	/* To be set: */
-	uint32_t hold;	 /* fsyncs are kept from the kernel */
+	uint32_t hold;	 /* fsyncs are held back from the kernel */
 	uint32_t fail;	 /* operations that fail */
 	uint32_t spare;	 /* ... but fsyncs do not */
 	uint32_t error;	 /* ... with this errno */

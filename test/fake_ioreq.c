@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The part of ioreq.h that a device needs: its interrupt, its state, and whether
- * somebody waits.  What else is in that header is missing on purpose, so that a
- * device which calls it does not link.
+ * The part of ioreq.h that a device needs: its interrupt, its state, and
+ * whether an access is pending.  The rest of that header is missing on purpose:
+ * a device which calls it does not link.
  */
 #include "fake_ioreq.h"
 #include "ioreq.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A logger in the manner of libxentoollog that remembers instead of printing.
+ * A libxentoollog logger that records instead of printing.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The system calls of the fake Xen are not those of the real one, and so are
- * added to what vdisk allows, last of all; and a test that root does not run may
- * look into /proc.  Nothing else changes: vdisk runs in its own sandbox.
+ * added to what vdisk allows, last of all; and a test that root does not run
+ * may look into /proc.  Nothing else changes: vdisk runs in its own sandbox.
  */
 #include <dlfcn.h>
 #include <sys/prctl.h>

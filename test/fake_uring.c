@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * io_uring_submit() with a say in what is submitted.  Operations are shortened
- * by giving the kernel less to do, so that a short transfer is a real one.
- * Those that are to fail are replaced by ones that the kernel refuses at once,
- * and whose result is written over.
+ * An interposed io_uring_submit().  Operations are shortened by giving the
+ * kernel less to do, so that a short transfer is a real one.  Those that are to
+ * fail are replaced by ones that the kernel refuses at once, and whose result
+ * is written over.
  */
 #include <errno.h>
 #include <sys/statfs.h>
@@ -44,7 +44,7 @@ __wrap_fstatfs(int fd, struct statfs *fs)
 {
 	int result = __real_fstatfs(fd, fs);
 
-	if (!fake_uring.in_memory && fs->f_type == TMPFS_MAGIC)
+	if (!fake_uring.show_tmpfs && fs->f_type == TMPFS_MAGIC)
 		fs->f_type = EXT4_SUPER_MAGIC;
 	return result;
 }
@@ -130,8 +130,8 @@ record(const struct io_uring_sqe *sqe)
 }
 
 /*
- * Let the operation transfer at most 'limit' bytes; without the page cache, as
- * many blocks, and one at least.
+ * Let the operation transfer at most 'limit' bytes; direct I/O in whole blocks,
+ * one at least.
  */
 static void
 shorten(struct io_uring_sqe *sqe, uint32_t limit)

@@ -13,7 +13,7 @@
 
 struct fake_uring {
 	/* To be set: */
-	bool hold;	/* keep everything submitted from the kernel */
+	bool hold;	/* hold back everything submitted */
 	bool wait;	/* let everything submitted be complete at once */
 	uint32_t limit; /* bytes one operation transfers at most; 0: no limit */
 	unsigned spare; /* operations that pass before some fail */
@@ -22,8 +22,7 @@ struct fake_uring {
 	bool no_foreign; /* memory of the guest is EFAULT: all but buffers,
 			    which begin with a page */
 	int refuse;	 /* modes of fallocate() that are not supported */
-	bool in_memory;	 /* let what is in memory be known to be there, when the
-			   disk is opened; else io_uring does it all */
+	bool show_tmpfs; /* do not hide tmpfs, for which io_uring is not used */
 	unsigned starve; /* pread() and pwrite() that find no memory */
 	int refusal;	 /* ... the errno of that, if not EOPNOTSUPP */
 	uint32_t unit;	 /* direct I/O is only possible in multiples of this */
@@ -31,7 +30,7 @@ struct fake_uring {
 	/* Since fake_uring_init(): */
 	unsigned submits; /* submissions of at least one operation */
 	unsigned reads, writes, others;
-	unsigned directs;   /* ... that were possible without the page cache */
+	unsigned directs;   /* ... that were direct I/O */
 	unsigned datasyncs; /* fdatasync() */
 	unsigned
 	    out_of_file; /* operations that touch bytes from 'file_end' on */

@@ -74,7 +74,7 @@ struct server {
 	uint32_t notified[FAKE_XEN_VCPUS];
 };
 
-/* What a vCPU waits for: an answer from every server of which 'on' has a bit. */
+/* What a vCPU is blocked on: every server of which 'on' has a bit. */
 struct vcpu {
 	uint32_t on;
 	uint32_t looked[FAKE_XEN_SERVERS];
@@ -183,7 +183,7 @@ static void *mappings;	      /* ... and mappings, a tree of tsearch()'s */
 static unsigned nmappings, areas_max;
 static uint8_t *view; /* the banks, one after the other, in the test */
 
-/* Whom unlock() must wake; not sooner, lest they run into the lock. */
+/* The sockets that unlock() must wake, after the lock is released. */
 static uint32_t wake_handles; /* bit h: handle h */
 static bool wake_guest;
 
@@ -244,7 +244,7 @@ lock(void)
 }
 
 /*
- * One byte to the socket of a handle; nothing comes of it if that is dead.
+ * One byte to the socket of a handle, ignored if that process is dead.
  */
 static void
 wake(const struct handle *h)
@@ -312,7 +312,8 @@ leave(int error)
 
 /*
  * The real libraries that use privcmd say themselves that they cannot open it,
- * to the logger or, without one, to stderr; of other failures none says anything.
+ * to the logger or, without one, to stderr; of other failures none says
+ * anything.
  */
 static void
 complain(xentoollog_logger *logger, const char *library)
@@ -390,7 +391,7 @@ is_dead(const struct handle *h)
 	return dead;
 }
 
-/* Forget processes that are dead, and what they had bound. */
+/* Remove dead processes and unbind their ports. */
 static void
 bury(void)
 {
@@ -897,8 +898,8 @@ is_watched(uint64_t gfn)
 
 /*
  * The address space.  Linux's privcmd takes a page of the room for each page of
- * a mapping and frees the wrong ones when a mapping is split; it frees them when
- * all of it goes.  So whatever this process maps and unmaps is looked at.
+ * a mapping and frees the wrong ones when a mapping is split; it frees them
+ * when all of it goes.  So whatever this process maps and unmaps is looked at.
  */
 
 static void *
@@ -1047,9 +1048,9 @@ checksum(uint64_t gfn)
 }
 
 /*
- * As Xen has it: nothing is looked at unless the guest is copied; from the last to
- * the first; and a range that ends beyond the number of the last page is refused,
- * one too early.  Linux's privcmd limits the size.
+ * As Xen has it: nothing is looked at unless the guest is copied; from the last
+ * to the first; and a range that ends beyond the number of the last page is
+ * refused, one too early.  Linux's privcmd limits the size.
  */
 int
 xendevicemodel_modified_memory_bulk(xendevicemodel_handle *dmod, domid_t domid,
@@ -1123,7 +1124,7 @@ remember_mapping(uint8_t *addr, size_t pages)
 	struct mapping *m = malloc(sizeof(*m));
 
 	if (m == NULL)
-		die("no memory");
+		die("out of memory");
 	*m = (struct mapping){addr, pages};
 	tsearch(m, &mappings, overlap);
 	nmappings++;
@@ -1268,7 +1269,7 @@ fake_xen_start(uint16_t domid, unsigned vcpus, uint64_t low, uint64_t high)
 {
 	pthread_mutexattr_t attr;
 
-	/* The former host is left alone: its handles may still be in use. */
+	/* The previous host is kept: its handles may still be in use. */
 	xen_fd = memfd_create("fake-xen", MFD_CLOEXEC);
 	if (xen_fd == -1 ||
 	    ftruncate(xen_fd,
@@ -1577,7 +1578,7 @@ fake_xen_issue(unsigned vcpu, const ioreq_t *req)
 }
 
 /*
- * Look at one slot as Xen does in wait_for_io().
+ * Check one slot as Xen does in wait_for_io().
  */
 static void
 look_at_slot(unsigned id, unsigned vcpu, uint64_t *data)

@@ -10,8 +10,7 @@
  * path, so that a process under test can be killed and the state stays, as it
  * does in Xen.
  *
- * What a real Xen answers with domain_crash(), and what no test can go on
- * after, is abort() here.
+ * Where a real Xen calls domain_crash(), this calls abort().
  */
 #ifndef FAKE_XEN_H
 #define FAKE_XEN_H
@@ -102,12 +101,12 @@ const char *fake_xen_path(void);
  * How often 'call' was made, failed calls included; and let the 'nth' from now
  * (1 is the next) fail with errno 'error', or none if 'nth' is 0.
  */
-#define FAKE_XEN_KILLED (-1) /* as 'error': whoever calls is killed instead */
+#define FAKE_XEN_KILLED (-1) /* as 'error': the caller is killed instead */
 unsigned fake_xen_calls(enum fake_xen_call call);
 void fake_xen_fail(enum fake_xen_call call, unsigned nth, int error);
 
 /*
- * The toolstack's doings.
+ * Operations of the toolstack.
  */
 void fake_xen_set_life(enum fake_xen_life life);
 
@@ -128,17 +127,17 @@ ioreq_t *fake_xen_server_page(unsigned id);
 void *fake_xen_ram(uint64_t gpa);
 
 /*
- * The guest gives a page back, or gets one: a new one, zeroed.  Mappings of the
- * old page stay, and show the old page.
+ * Remove a page from the guest, or populate it: a new page, zeroed.  Mappings
+ * of the old page stay, and show the old page.
  */
 void fake_xen_take_page(uint64_t gpa);
 void fake_xen_give_page(uint64_t gpa);
 
 /*
- * The guest is being copied, as for a migration, or not any more (x86 only).  Its
- * memory was copied before; of what the device model reports from then on, a copy is
- * made at that very moment.  Whether that of the page at 'gpa' is what the page
- * contains now; false if there is none.
+ * The guest is being copied, as for a migration, or not any more (x86 only).
+ * Its memory was copied before; of what the device model reports from then on,
+ * a copy is made at that very moment.  Whether that of the page at 'gpa' is
+ * what the page contains now; false if there is none.
  */
 void fake_xen_copy(bool on);
 bool fake_xen_copied(uint64_t gpa);
@@ -152,8 +151,8 @@ void fake_xen_endless(uint64_t gpa);
 /*
  * The host's room for foreign pages: how many there are (at first any number),
  * how many are taken, and how many were at most since the last
- * fake_xen_set_room().  A mapping takes one for each of its pages, whether or not
- * the guest has it, and frees them as a whole.
+ * fake_xen_set_room().  A mapping takes one for each of its pages, whether or
+ * not the guest has it, and frees them as a whole.
  */
 void fake_xen_set_room(uint64_t pages);
 uint64_t fake_xen_foreign(void);
@@ -169,27 +168,27 @@ unsigned fake_xen_mapped(int pid);
  * A vCPU makes the access in 'addr', 'data', 'count', 'size', 'type', 'dir' and
  * 'data_is_ptr' of *req; the rest is not looked at.  Returns the number of
  * servers it went to: IOREQ_TYPE_INVALIDATE goes to every enabled one, others
- * to the one that claims 'addr', if any.  Unless it is 0, the vCPU waits.
+ * to the one that claims 'addr', if any.  Unless it is 0, the vCPU is blocked.
  */
 unsigned fake_xen_issue(unsigned vcpu, const ioreq_t *req);
 
 /*
- * Whether the access of the vCPU has been answered in its slot *and* notified;
- * if so, *data is the answer and the vCPU goes on.  Aborts if a slot went
+ * Whether the access of the vCPU has been completed in its slot *and* notified;
+ * if so, *data is the result and the vCPU resumes.  Aborts if a slot went
  * backwards.
  */
 bool fake_xen_answered(unsigned vcpu, uint64_t *data);
 
 /*
- * An event that nothing stands behind.
+ * A spurious event.
  */
 void fake_xen_spurious(unsigned id, unsigned vcpu);
 
 /*
  * The guest's interrupt line: how often it was raised, and whether it is up.
  * On Arm the line is an edge, and on x86 IRQ 7 is, so these are up from a raise
- * until fake_xen_irq_take(), by which the guest's interrupt controller takes it.
- * On x86 there is no other edge until the line was lowered.
+ * until fake_xen_irq_take(), by which the guest's interrupt controller takes
+ * it.  On x86 there is no other edge until the line was lowered.
  */
 unsigned fake_xen_irq_raised(void);
 unsigned fake_xen_irq_number(void);

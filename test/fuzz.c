@@ -3,14 +3,14 @@
  * The device under a fuzzer: device.o and all that is below it as they are,
  * between a guest, a disk and a fate that the input decides.
  *
- * An input is a program of records, each an operation of the guest's driver,
- * of the disk, of Xen or of a murderer.  The driver in this file knows how to
+ * An input is a program of records, each an operation of the guest's driver, of
+ * the disk, of Xen or of a murderer.  The driver in this file knows how to
  * negotiate and how to make requests, so that random programs get somewhere; as
  * long as the guest did nothing that a driver may not do ("clean"), everything
  * it is owed must come: each request once, with the right status, length and
  * place, and with the notification and interrupt that it takes.  What it has
- * written without a cache must be stable, and no cache is given up with anything
- * in it.  In any life, clean or not:
+ * written without a cache must be stable, and no cache is given up with
+ * anything in it.  In any life, clean or not:
  *
  *   - only sectors of the disk are touched, and none written if read-only;
  *   - guest memory is written only in the used ring of a queue that is ready,
@@ -91,7 +91,7 @@
 #define DATA_MAX   1024
 #define PIECES	   28 /* buffers of a chain at most */
 
-/* Past the page cache goes what is in these, smaller than they really are. */
+/* Bounce buffers of direct I/O, smaller than they really are. */
 #define BLOCK (2 * SECTOR)
 
 #define WCE   (VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce))
@@ -101,7 +101,7 @@
  * done, of which a discard of many ranges takes one for each.
  */
 #define ROUNDS	   32
-#define PATIENCE   256
+#define MAX_ROUNDS 256
 
 #define FEATURE(b) (UINT64_C(1) << (b))
 #define HAS(f, b)  (((f) >> (b)) & 1)
@@ -158,7 +158,7 @@ static struct blk *blk;
 static struct device *dev;
 static bool read_only;
 static bool legacy;
-static bool direct; /* past the page cache */
+static bool direct; /* with O_DIRECT */
 
 static struct {
 	struct io_uring_sqe sqes[BLK_REQS];
@@ -167,7 +167,7 @@ static struct {
 	struct io_uring_sqe op[BLK_REQS]; /* being worked on */
 	unsigned nops;
 	struct io_uring *ring;
-	int fd[2]; /* the disk, and past the page cache */
+	int fd[2]; /* the disk: buffered, direct */
 	uint8_t *buffers;
 	size_t room;	 /* bytes of them */
 	bool left;	 /* something was not taken */
@@ -199,7 +199,7 @@ static struct {
 
 static struct access waiting[VCPUS];
 static bool waits[VCPUS];
-static bool event; /* somebody has begun to wait */
+static bool event; /* an access has become pending */
 
 static struct later later[LATERS];
 static unsigned ticks, kill_at, kill_bits, opens, told, lookups;
@@ -398,7 +398,7 @@ show(uint64_t gpa, uint64_t len)
 }
 
 void *
-guest_ptr(struct guest *g, uint64_t gpa, size_t len)
+guest_map(struct guest *g, uint64_t gpa, size_t len)
 {
 	uint64_t from = gpa - BASE, to;
 	bool good = gpa >= BASE && !__builtin_add_overflow(from, len, &to) &&
@@ -430,11 +430,11 @@ guest_report(struct guest *g)
 	(void)g;
 }
 
-enum guest_lack
-guest_lack(const struct guest *g)
+enum guest_map_error
+guest_map_error(const struct guest *g)
 {
 	(void)g;
-	return GUEST_ABSENT;
+	return GUEST_NOT_PRESENT;
 }
 
 bool
@@ -445,7 +445,7 @@ guest_reclaim(struct guest *g)
 }
 
 void
-guest_keep(struct guest *g, const void *p, size_t len)
+guest_pin(struct guest *g, const void *p, size_t len)
 {
 	(void)g;
 	(void)p;
@@ -460,7 +460,7 @@ guest_mapped(const struct guest *g)
 }
 
 void
-guest_forget(struct guest *g)
+guest_unmap_all(struct guest *g)
 {
 	ASAN_POISON_MEMORY_REGION(g->memory, MEMORY);
 }
@@ -663,8 +663,8 @@ vector(const struct io_uring_sqe *sqe, struct iovec *one, unsigned *n)
 
 /*
  * Whether the operation is a part of the request that the driver made: at its
- * place on the disk, for 'bytes' of it, and with the byte of memory that belongs
- * there.
+ * place on the disk, for 'bytes' of it, and with the byte of memory that
+ * belongs there.
  */
 static void
 check_belongs(
@@ -715,8 +715,8 @@ check_belongs(
 }
 
 /*
- * Past the page cache: whole sectors, in memory that no other operation has, and
- * none at work that is not past it.
+ * Direct I/O: whole sectors, in a bounce buffer of its own, and no buffered I/O
+ * in flight.
  */
 static void
 check_direct(const struct io_uring_sqe *sqe)
@@ -725,7 +725,7 @@ check_direct(const struct io_uring_sqe *sqe)
 
 	CHECK(
 	    sqe->off % SECTOR == 0 && sqe->len % SECTOR == 0 && at % PAGE == 0,
-	    "a part of a sector past the page cache");
+	    "a part of a sector in direct I/O");
 	CHECK(sqe->buf_index == 0 && at < kernel.room &&
 		  sqe->len <= kernel.room - at,
 	    "an operation with no buffer");
@@ -1018,7 +1018,7 @@ bury(void)
 	check_memory();
 	free(dev);
 	close_disk();
-	guest_forget(&guest);
+	guest_unmap_all(&guest);
 	for (unsigned i = 0; i < SLOTS; i++) {
 		struct owed *o = &drv.owed[i];
 
@@ -1126,7 +1126,7 @@ serve(struct access *a)
 		if (!device_idle(dev))
 			return false;
 		CHECK(kernel.nops == 0, "memory goes under an operation");
-		guest_forget(&guest);
+		guest_unmap_all(&guest);
 		return true;
 	}
 	done = device_access(dev, a);
@@ -1152,8 +1152,9 @@ once_around(void)
 		hold |= waits[i];
 	}
 	lookups = 0;
-	again = device_run(dev, hold) || (!hold && device_await(dev));
-	device_next(dev);
+	again = device_process_queue(dev, hold) ||
+		(!hold && device_enable_notify(dev));
+	device_expected_event(dev);
 	if (hold && device_idle(dev))
 		again = true;
 	in_device = false;
@@ -1238,7 +1239,7 @@ complete_all(void)
 {
 	kernel.errors = 0;
 	for (unsigned n = 0; anything_to_do(); n++) {
-		CHECK(n < PATIENCE, "accesses that are not answered");
+		CHECK(n < MAX_ROUNDS, "accesses that are not answered");
 		while (kernel.nops > 0)
 			complete(0, 0, 0);
 		loop();
@@ -1657,7 +1658,7 @@ drain(void)
 	drv.polling = false;
 	take_all();
 	for (unsigned n = 0; more; n++) {
-		CHECK(n < PATIENCE, "work without end");
+		CHECK(n < MAX_ROUNDS, "work without end");
 		kick(false);
 		complete_all();
 		more = io.raised != drv.raised ||
@@ -1869,7 +1870,7 @@ tell(const struct op *op)
 
 	in_device = true;
 	if (op->a & 1)
-		device_report(dev);
+		device_log_stats(dev);
 	for (unsigned i = 0; i < 2 && (op->a & 2); i++) {
 		size += i == 0 ? -SECTOR : SECTOR;
 		CHECK(ftruncate(disk_file, size) == 0, "no file");
@@ -1933,7 +1934,7 @@ open_world(void)
 {
 	guest.memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(guest.memory != MAP_FAILED, "no memory");
+	CHECK(guest.memory != MAP_FAILED, "out of memory");
 	disk_file = memfd_create("fuzz", MFD_CLOEXEC);
 	CHECK(ftruncate(disk_file, sizeof(disk) + TAIL) == 0, "no file");
 	snprintf(disk_path, sizeof(disk_path), "/proc/self/fd/%d", disk_file);

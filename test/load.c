@@ -132,7 +132,9 @@ load_request(struct load *l, uint32_t type, uint32_t sector, uint32_t count)
 	struct stamp *data;
 	uint32_t i, len;
 
-	/* What a reset left open is settled by reading, before it is written. */
+	/*
+	 * What a reset left open is settled by reading, before it is written.
+	 */
 	if (type != VIRTIO_BLK_T_IN && is_open(l, sector, count))
 		type = VIRTIO_BLK_T_IN;
 	while (s < &l->slot[LOAD_SLOTS] && s->head >= 0)

@@ -25,5 +25,5 @@ says "number is $(($(value DOMID_LIMIT) - 1));"
 says "More than $(value POLL_US_MAX) microseconds"
 says "0 (never) to $(value POLL_US_MAX)\."
 says "The default is $(value POLL_US_DEFAULT), or the time of $(value POLL_WAKEUP_FACTOR) wake-ups"
-says "has at most $(value SERVERS) IOREQ servers"
+says "has at most $(value MAX_IOREQ_SERVERS) IOREQ servers"
 exit $status

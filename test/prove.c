@@ -81,7 +81,7 @@ changed64(uint64_t was)
  * Any page may be there or not, and come and go.
  */
 void *
-guest_ptr(struct guest *guest, uint64_t gpa, size_t len)
+guest_map(struct guest *guest, uint64_t gpa, size_t len)
 {
 	(void)guest;
 	if (nondet_any() || gpa < BASE || gpa - BASE > WINDOW ||
@@ -104,15 +104,15 @@ guest_report(struct guest *guest)
 	(void)guest;
 }
 
-enum guest_lack
-guest_lack(const struct guest *guest)
+enum guest_map_error
+guest_map_error(const struct guest *guest)
 {
 	(void)guest;
-	return nondet_any() ? GUEST_ABSENT : GUEST_HOST;
+	return nondet_any() ? GUEST_NOT_PRESENT : GUEST_NO_RESOURCES;
 }
 
 void
-guest_keep(struct guest *guest, const void *p, size_t len)
+guest_pin(struct guest *guest, const void *p, size_t len)
 {
 	(void)guest;
 	(void)p;
@@ -139,9 +139,9 @@ sound(void)
 	       state.inflight[0] < (UINT64_C(1) << state.num) &&
 	       state.inflight[1] == 0 && state.inflight[2] == 0 &&
 	       state.inflight[3] == 0 &&
-	       (uint16_t)(state.next_avail - state.next_used) ==
+	       (uint16_t)(state.last_avail_idx - state.used_idx) ==
 		   count_inflight(&state) &&
-	       (uint16_t)(state.next_used - state.published) <= state.num;
+	       (uint16_t)(state.used_idx - state.published) <= state.num;
 }
 
 static void
@@ -170,7 +170,7 @@ prove_enable(void)
 		return;
 	__CPROVER_assert(state.ready == 1, "ready");
 	__CPROVER_assert(is_queue_size(state.num), "of a size that is offered");
-	__CPROVER_assert(state.next_avail == 0 && state.next_used == 0 &&
+	__CPROVER_assert(state.last_avail_idx == 0 && state.used_idx == 0 &&
 			     count_inflight(&state) == 0,
 	    "from the beginning");
 }
@@ -187,12 +187,13 @@ prove_pop(void)
 	before = state;
 	got = virtqueue_pop(&vq, &chain);
 	__CPROVER_assert(
-	    got >= VIRTQUEUE_NOT_NOW && got <= 1, "one of four results");
+	    got >= VIRTQUEUE_AGAIN && got <= 1, "one of four results");
 	__CPROVER_assert((got == -1) == (vq.fault != NULL), "a fault is named");
 	__CPROVER_assert(sound(), "sound before, sound after");
 	if (got < 1) {
-		__CPROVER_assert(state.next_avail == before.next_avail &&
-				     state.inflight[0] == before.inflight[0],
+		__CPROVER_assert(
+		    state.last_avail_idx == before.last_avail_idx &&
+			state.inflight[0] == before.inflight[0],
 		    "nothing was taken");
 		return;
 	}
@@ -203,7 +204,8 @@ prove_pop(void)
 	    state.inflight[0] == (before.inflight[0] | UINT64_C(1) << head),
 	    "taken, and no other");
 	__CPROVER_assert(
-	    state.next_avail == (uint16_t)(before.next_avail + 1), "one taken");
+	    state.last_avail_idx == (uint16_t)(before.last_avail_idx + 1),
+	    "one taken");
 	assert_chain();
 }
 
@@ -219,7 +221,7 @@ prove_push(void)
 	__CPROVER_assume(state.inflight[0] >> head & 1);
 	/* What was pushed is published before there are more than fit. */
 	__CPROVER_assume(
-	    (uint16_t)(state.next_used - state.published) < state.num);
+	    (uint16_t)(state.used_idx - state.published) < state.num);
 	before = state;
 	at = nondet_any16() % WINDOW;
 	window[at] = 0;
@@ -230,7 +232,7 @@ prove_push(void)
 	}
 	__CPROVER_assert(sound(), "sound before, sound after");
 	__CPROVER_assert(
-	    state.next_used == (uint16_t)(before.next_used + 1), "one pushed");
+	    state.used_idx == (uint16_t)(before.used_idx + 1), "one pushed");
 	__CPROVER_assert(!(state.inflight[0] >> head & 1), "in flight no more");
 	if (window[at] != 0)
 		__CPROVER_assert(
@@ -248,27 +250,28 @@ prove_publish(void)
 	__CPROVER_assume(sound());
 	wanted = virtqueue_publish(&vq);
 	__CPROVER_assert(
-	    wanted >= VIRTQUEUE_NOT_NOW && wanted <= 1, "one of four results");
+	    wanted >= VIRTQUEUE_AGAIN && wanted <= 1, "one of four results");
 	__CPROVER_assert(sound(), "sound before, sound after");
 	virtqueue_signalled(&vq);
 	__CPROVER_assert(sound(), "and then");
 }
 
 void
-prove_notify(void)
+prove_set_notify(void)
 {
 	int more;
 
 	any_state();
 	__CPROVER_assume(sound());
-	more = virtqueue_notify(&vq, nondet_any());
+	more = nondet_any() ? virtqueue_enable_notify(&vq)
+			    : virtqueue_disable_notify(&vq);
 	__CPROVER_assert(
-	    more >= VIRTQUEUE_NOT_NOW && more <= 1, "one of four results");
+	    more >= VIRTQUEUE_AGAIN && more <= 1, "one of four results");
 	__CPROVER_assert(sound(), "sound before, sound after");
 }
 
 /*
- * Whatever a predecessor has left, or whoever wrote over it.
+ * Any state that a predecessor may have left, or any corruption of it.
  */
 void
 prove_adopt(void)
@@ -278,19 +281,19 @@ prove_adopt(void)
 	if (virtqueue_adopt(&vq, nondet_any64()) < 0)
 		return;
 	__CPROVER_assert(is_queue_size(state.num), "of a size that is offered");
-	__CPROVER_assert((uint16_t)(state.next_avail - state.next_used) ==
+	__CPROVER_assert((uint16_t)(state.last_avail_idx - state.used_idx) ==
 			     count_inflight(&state),
 	    "heads in flight add up");
 }
 
 void
-prove_redo(void)
+prove_pop_inflight(void)
 {
 	uint32_t head = nondet_any32();
 
 	any_state();
 	__CPROVER_assume(state.num == 2 || state.num == NUM);
-	if (virtqueue_redo(&vq, &head, &chain) != 1)
+	if (virtqueue_pop_inflight(&vq, &head, &chain) != 1)
 		return;
 	__CPROVER_assert(
 	    chain.head == head && head < state.num, "a head of this queue");

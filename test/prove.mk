@@ -2,7 +2,7 @@
 # make prove   CBMC on virtqueue.c, see prove.c.  Debian has CBMC from 13 on, but
 #              not in 12; CBMC=/path/to/cbmc names another.
 CBMC       ?= cbmc
-PROVE      := enable pop push publish notify adopt redo
+PROVE      := enable pop push publish set_notify adopt pop_inflight
 # Descriptors of the largest ring and indirect table, and the longest way through
 # both and back to where the loop is noticed.  To adopt is to look at all heads.
 PROVE_NUM  ?= 2

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The program as it is shipped, for as long as one likes ($MINUTES): a load that
- * verifies itself, while all that can happen to a disk happens again and again, at
- * random.  One is killed and ended, and its medium exchanged, over and over; the
- * other one lives all the time, and must take no more of anything in the end than
- * after a twelfth of it.
+ * The program as it is shipped, for as long as one likes ($MINUTES): a load
+ * that verifies itself, while all that can happen to a disk happens again and
+ * again, at random.  One is killed and ended, and its medium exchanged, over
+ * and over; the other one lives all the time, and must take no more of anything
+ * in the end than after a twelfth of it.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -26,7 +26,7 @@ is_write(const struct io_uring_sqe *sqe)
 	       sqe->opcode == IORING_OP_WRITE_FIXED;
 }
 
-/* Past the page cache: for nothing else does engine.c register buffers. */
+/* Direct I/O: engine.c registers buffers for nothing else. */
 static inline bool
 is_direct(const struct io_uring_sqe *sqe)
 {

@@ -97,8 +97,8 @@ struct trace {
 };
 
 /*
- * Parse 'text' of 'len' bytes.  False: it is no trace; 'why' says so in one line
- * that begins with "line N:".  Either way *trace is to be freed.
+ * Parse 'text' of 'len' bytes.  False: it is no trace; 'why' says so in one
+ * line that begins with "line N:".  Either way *trace is to be freed.
  */
 bool trace_parse(struct trace *trace, const char *text, size_t len, char *why,
     size_t why_size);

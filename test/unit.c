@@ -92,7 +92,8 @@ settle(void)
 	for (;;) {
 		unsigned n = 0;
 
-		while (device_run(dev, false) || device_await(dev))
+		while (device_process_queue(dev, false) ||
+		       device_enable_notify(dev))
 			ck_assert_uint_lt(n++, 1000);
 		if (device_idle(dev))
 			return;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What it costs to copy between an image and a guest's memory, and nothing else:
- * one preadv() or pwritev() after the other, in order, on pages that lie about
- * like those of drive.c, and of which as many are used.  fio copies to and from
- * a few buffers, which stay in the processor's cache.
+ * What it costs to copy between an image and a guest's memory, and nothing
+ * else: one preadv() or pwritev() after the other, in order, on pages that lie
+ * about like those of drive.c, and of which as many are used.  fio copies to
+ * and from a few buffers, which stay in the processor's cache.
  */
 #include <err.h>
 #include <fcntl.h>

@@ -29,8 +29,8 @@
 #define MIB	    (1ULL << 20)
 #define THREADS_MAX 64
 
-/* Seconds after which something is taken to hang. */
-#define PATIENCE 120
+/* Timeout in seconds. */
+#define TIMEOUT_S 120
 
 static const char usage[] =
     "usage: drive [-r PERCENT] [-s] [-f] [-b BYTES] [-q DEPTH] [-t SECONDS]\n"
@@ -452,7 +452,7 @@ main(int argc, char **argv)
 	pid_t pid;
 
 	parse(argc, argv);
-	alarm(PATIENCE); /* the disk dies with us */
+	alarm(TIMEOUT_S); /* the disk dies with us */
 	if (work.guest_cpu >= 0)
 		/* Before everybody else, which the disk inherits, as root. */
 		sched_setscheduler(

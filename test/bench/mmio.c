@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * vdisk as it is shipped, on the fake Xen: every register access makes the only
- * vCPU stand still until it is answered, and is measured.  Owns the guest's
- * registers and interrupt line.
+ * The unmodified vdisk on the fake Xen: every register access blocks the only
+ * vCPU until it is completed, and is measured.  Owns the guest's registers and
+ * interrupt line.
  */
 #include <err.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a vdisk that was taken over could try, preloaded into one on real Xen:
- * with its own handles, after it gave up its rights.  $ATTACK is one of the
- * attacks below, $OTHER the domain to attack.  Says what came of it and exits,
- * with 0 if it worked; the kernel may end it before that.
+ * What a compromised vdisk could try, preloaded into one on real Xen: with its
+ * own handles, after it dropped its privileges.  $ATTACK is one of the attacks
+ * below, $OTHER the domain to attack.  Says what came of it and exits, with 0
+ * if it worked; the kernel may end it before that.
  *
  * With $LENIENT nothing was restricted, so that it is seen that each attack
  * works where nothing refuses it.

@@ -54,7 +54,7 @@ refused() {
 	[ "$status" != 0 ] && grep -q "$text" /run/refused
 }
 
-# quickly COMMAND...: whether xl does this and waits for nobody in vain
+# quickly COMMAND...: whether xl does this without running into a timeout
 quickly() {
 	xl -vvv "$@" > /run/quickly 2>&1 || { tail -n 3 /run/quickly; return 1; }
 	! grep -i 'timed out\|timeout reached' /run/quickly

@@ -26,7 +26,7 @@ both_boot() {
 continued() {
 	do_in driver "kill -9 $(do_in driver 'cat /tmp/first-0.pid')"
 	vdisk_in driver first 0 > /run/continued || { cat /run/continued; return 1; }
-	grep 'continuing where another vdisk ended' /run/continued
+	grep 'continuing from the state of a previous vdisk' /run/continued
 }
 
 # only_refused PATTERN: whether FLASK has refused nothing else
@@ -62,7 +62,7 @@ check 'and another' create second
 do_in driver 'for disk in first-0 second-0; do
 	dd if=/dev/zero of=/tmp/$disk bs=1M count=16 2> /dev/null; done'
 check 'its Linux, unless told otherwise, keeps vdisk from Xen' \
-    refused 'cannot give up what Xen allows for other domains: Invalid argument' \
+    refused 'cannot restrict the Xen handles to this domain: Invalid argument' \
     do_in driver "insmod /lib/modules/xen-evtchn.ko; insmod /lib/modules/xen-privcmd.ko;
 	vdisk -d $(cat /run/first.domid) $(place 0) /tmp/first-0"
 check 'so it is told otherwise' do_in driver 'rmmod xen_privcmd &&

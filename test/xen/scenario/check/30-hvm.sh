@@ -33,7 +33,7 @@ check 'IRQ 11 is a level' has_had_some four 11 fasteoi
 goes_on() {
 	vdisk_signal "$1" "$2" KILL
 	vdisk_ended "$1" "$2" 137 5 && vdisk_start "$1" "$2" "/tmp/$2" &&
-	    grep 'continuing where another vdisk ended' "/log/$1-vdisk$2.err"
+	    grep 'continuing from the state of a previous vdisk' "/log/$1-vdisk$2.err"
 }
 
 do_in four 'for d in a b; do verify -t 2 -s 20 /dev/vd$d > /tmp/$d 2>&1 & done'
@@ -59,6 +59,6 @@ sed -i 's/"hvm"/"pvh"/; /acpi_firmware/d' /log/pvh.cfg
 check 'it is created, paused' create pvh || return
 check 'vdisk refuses it with status 1 and one line' \
     refuses 1 "$(cat /run/pvh.domid)" $(place 0) /tmp/0
-check 'which says why' grep 'no HVM guest' /run/err
+check 'which says why' grep 'not an HVM guest' /run/err
 check 'the guest is destroyed' destroy pvh
 check 'no zombie is left' within 5 only_dom0

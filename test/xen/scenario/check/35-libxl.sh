@@ -31,7 +31,7 @@ losetup /dev/loop1 /tmp/1
 ln -s /dev/loop1 /tmp/device
 configure patched 2 0 "$(disks 0,no-discard device,access=ro,direct-io-safe)" \
     'on_reboot = "restart"'
-check 'xl create, and xl waits for nobody in vain' quickly create /log/patched.cfg || return
+check 'xl create, without a timeout' quickly create /log/patched.cfg || return
 check 'the guest boots' up patched 1 || return
 check 'it has both disks, with the names they have in xl' \
     says 'xvda xvdb' do_in patched 'echo $(cat /sys/block/vda/serial; echo; cat /sys/block/vdb/serial)'
@@ -40,7 +40,7 @@ check 'each in its size, the second read-only' \
 check 'the first keeps its space' \
     says "vdisk -s xvda --no-discard -- $(cat /run/patched.domid) 0x2000000 33 /tmp/0 " \
     arguments patched 51712
-check 'the second is read past the page cache' \
+check 'the second uses direct I/O' \
     says "vdisk -s xvdb -r --direct -- $(cat /run/patched.domid) 0x2000200 34 /tmp/device " \
     arguments patched 51728
 check 'xl knows them' says 2 known patched

@@ -11,7 +11,7 @@ another() {
 
 # continues NAME N: whether all it says is that it continues
 continues() {
-	! grep -v 'continuing where another vdisk ended' "/log/$1-vdisk$2.err"
+	! grep -v 'continuing from the state of a previous vdisk' "/log/$1-vdisk$2.err"
 }
 
 # kill_again NAME TIMES DISKS: kill a vdisk at some moment and start another, of
@@ -45,9 +45,9 @@ pulse() {
 		cat /proc/uptime; done > /tmp/pulse &'
 }
 
-# standstills NAME TIMES: what the pulse was like: as many as there were kills of
+# stalls NAME TIMES: what the pulse was like: as many as there were kills of
 # the longest times between two beats, and the others
-standstills() {
+stalls() {
 	do_in "$1" "awk 'NR > 1 { printf \"%d\n\", (\$1 - last) * 1000 } { last = \$1 }' /tmp/pulse |
 		sort -n | awk '{ all[NR] = \$1 } END {
 		printf \"the $2 longest times between two synchronous writes: %d ms (median), %d ms (longest); \", all[NR - int($2 / 2)], all[NR];
@@ -109,7 +109,7 @@ check 'another continues' another lives 0 /tmp/0
 check 'the guest works on' at_work lives
 patience=120
 check 'every byte was right all the time' ends_well lives load
-check 'the guest stood still for moments only' standstills lives 50
+check 'the guest was blocked for moments only' stalls lives 50
 figures
 check 'the file system can be unmounted' do_in lives 'umount /mnt'
 check 'it is clean' do_in lives 'e2fsck -fn /dev/vda'
@@ -147,7 +147,7 @@ done
 check 'the guest works on' at_work four
 check 'every byte of the file system was right all the time' ends_well four load
 check 'and every byte of the second disk' ends_well four vdb
-check 'the guest stood still for moments only' standstills four 60
+check 'the guest was blocked for moments only' stalls four 60
 figures
 check 'the file system can be unmounted' do_in four 'umount /mnt'
 check 'it is clean' do_in four 'e2fsck -fn /dev/vda'

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=dash disable=SC2046,SC2154
 # vdisk has given up what it does not need: all goes on without it, and what it
-# might be made to try by whoever takes it over is refused.
+# might try once compromised is denied.
 title 'As another user, with memory coming and going'
 
 image /tmp/disk 32

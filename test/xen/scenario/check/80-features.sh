@@ -76,7 +76,7 @@ check 'a sparse file is served as the first' \
     vdisk_start more 0 /tmp/disks/sparse || return
 check 'one of 3 TiB is served as the second' \
     vdisk_start more 1 /tmp/disks/huge || return
-check 'a device is served as the third, past the page cache' \
+check 'a device is served as the third, with direct I/O' \
     vdisk_start more 2 /dev/loop3 --direct || return
 check 'the guest boots' start more || return
 check 'it can discard' says 1073741824 do_in more 'cat /sys/block/vda/queue/discard_max_bytes'
@@ -119,7 +119,7 @@ check 'the cache is taken again' \
 check 'it writes' do_in more 'dd if=/dev/urandom of=/dev/vda bs=64k count=64 conv=fsync'
 check 'and flushes' fails says 0 flushes
 
-title 'Past the page cache'
+title 'Direct I/O'
 
 before=$(cached)
 check 'four threads write and read all of the third disk; every byte is right' \
