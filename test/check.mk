@@ -4,6 +4,7 @@
 #
 # make check        all of them        make check-asan   under ASan and UBSan
 # make check-kill   check_kill's full programme, which takes some minutes
+# make check-systemd  the unit under a real systemd, see systemd.sh
 # make check-build  how it is built and installed by others, see build.sh
 # make soak         a disk's whole life, over and over, for $(MINUTES)
 # make record       traces/*.trace anew, on real Xen
@@ -131,7 +132,20 @@ check-build:
 	@test/packages.sh
 	@MAKE=$(MAKE) test/build.sh
 
+$(BUILD)/test/systemd: $(addprefix $(BUILD)/test/,systemd.o cases.o fake_xen.o driver.o)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
+
+check-systemd:
+	@test/packages.sh
+	@$(MAKE) --no-print-directory check-systemd-run
+
+check-systemd-run: $(BUILD)/test/systemd $(FAKE_XEN_LIBS)
+	@rm -rf $(BUILD)/systemd
+	@$(MAKE) -s PREFIX=/usr DESTDIR=$(BUILD)/systemd install
+	@ROOT=$(abspath $(BUILD)/systemd) $(UNDER_TEST) test/systemd.sh $<
+
 record: xen-vdisk
 	test/record.sh
 
-.PHONY: check check-run check-kill check-asan check-build soak record
+.PHONY: check check-run check-kill check-asan check-build check-systemd \
+        check-systemd-run soak record
