@@ -309,16 +309,14 @@ is_transfer(const struct engine_op *op)
 }
 
 /*
- * Do without io_uring what can be done at once.  What io_uring would say.
+ * Do without io_uring what is no transfer.  What io_uring would say.
  */
 static int
-perform(struct engine *engine, struct engine_op *op)
+perform(struct engine *engine, const struct engine_op *op)
 {
 	uint64_t range[] = {op->offset, op->remaining};
 	int result;
 
-	if (is_transfer(op))
-		return transfer_sync(engine, op);
 	engine->budget = 0;
 	if (op->opcode == ENGINE_FLUSH)
 		result = fdatasync(engine->sync);
@@ -384,7 +382,6 @@ engine_start(struct engine *engine, struct engine_op *op)
 	op->sync = op->opcode == ENGINE_DISCARD ||
 		   (engine->on_tmpfs && is_transfer(op));
 	op->force_buffered = false;
-	op->buffer = NULL;
 	if (op->opcode == ENGINE_FLUSH) {
 		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
 		return;
@@ -512,7 +509,9 @@ start_queued(struct engine *engine)
 			return;
 		STAILQ_REMOVE_HEAD(&engine->queued, link);
 		if (op->sync) {
-			complete(engine, op, perform(engine, op));
+			complete(engine, op,
+			    is_transfer(op) ? transfer_sync(engine, op)
+					    : perform(engine, op));
 		} else {
 			engine->budget -= roundup(op->remaining, PAGE);
 			submit(engine, op);
