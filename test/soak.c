@@ -56,6 +56,7 @@ static uint64_t heap;
 static bool mortal;
 static const char *map_limit = "--map-limit=4";
 static unsigned starts, happened;
+static unsigned due; /* as many starts there will be for the kills so far */
 
 static unsigned
 minutes(void)
@@ -91,6 +92,18 @@ spawn(void)
 }
 
 /*
+ * The last of what was said.
+ */
+static const char *
+last_words(void)
+{
+	const char *all = errors();
+	size_t len = strlen(all);
+
+	return all + (len > 500 ? len - 500 : 0);
+}
+
+/*
  * While the guest waits: whoever ended is followed by another one, and sleep.
  */
 static void
@@ -103,7 +116,7 @@ attend(void)
 		ck_assert_msg(
 		    mortal && (WIFEXITED(status) ? WEXITSTATUS(status) == 0
 						 : WTERMSIG(status) == SIGKILL),
-		    "vdisk ended (%#x): %s", status, errors());
+		    "vdisk ended (%#x): %s", status, last_words());
 		spawn();
 	}
 	fake_xen_sleep(seen, 1);
@@ -193,12 +206,14 @@ a_kill(void)
 
 	map_limit = limits[load_random(&load, 4)];
 	kill(child, mortal ? SIGKILL : SIGUSR2);
+	due = starts + mortal;
 }
 
 static void
 an_end(void)
 {
 	kill(child, mortal ? SIGTERM : SIGUSR2);
+	due = starts + mortal;
 }
 
 static void
@@ -220,6 +235,10 @@ another_size(void)
 {
 	uint64_t sectors = LOAD_SECTORS + load_random(&load, MORE);
 
+	/* Who starts does not take a smaller one. */
+	driver_patience(&drv);
+	while (starts < due)
+		driver_wait(&drv);
 	ck_assert_int_eq(ftruncate(file, sectors * 512), 0);
 	kill(child, SIGUSR1);
 	until_it_has(sectors);
