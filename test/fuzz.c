@@ -1062,7 +1062,7 @@ reflect_cache(const struct access *a)
 				? (a->data & 0xff) != 0
 				: was),
 	    "a cache that the driver did not choose");
-	CHECK(drv.cached || !was || !kernel.dirty,
+	CHECK(drv.cached || !was || !kernel.dirty || read_only,
 	    "a cache that is given up with writes in it");
 }
 
@@ -1551,9 +1551,10 @@ returned(struct owed *o, uint32_t len)
 		good = VIRTIO_BLK_S_IOERR;
 	/* Once one has failed, no flush is good. */
 	if (good == VIRTIO_BLK_S_OK && flush_failed() && !read_only &&
-	    (o->type == VIRTIO_BLK_T_FLUSH || o->through)) {
+	    (o->type == VIRTIO_BLK_T_FLUSH || o->through || is_clearing(o))) {
 		o->doubtful = true;
-		CHECK(!o->hopeless || status == VIRTIO_BLK_S_IOERR,
+		CHECK(!o->hopeless || (is_clearing(o) && !o->through) ||
+			  status == VIRTIO_BLK_S_IOERR,
 		    "a flush after one that failed");
 	}
 	if (o->errors > 0)
