@@ -41,8 +41,9 @@ check_trace_LDFLAGS := $(check_device_LDFLAGS),--wrap=ioreq_interrupt,--wrap=blk
 check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=fstatfs
 check_legacy_LDFLAGS := $(check_hostile_LDFLAGS)
 check_virtio_mmio_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=fdatasync
-check_blk_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=open,--wrap=pread,--wrap=pwrite \
-    -Wl,--wrap=clock_gettime,--wrap=io_uring_register_buffers
+check_blk_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=open,--wrap=__open_2 \
+    -Wl,--wrap=pread,--wrap=pwrite,--wrap=clock_gettime \
+    -Wl,--wrap=io_uring_register_buffers
 
 CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
 CHECK_LIBS := xentoollog liburing check

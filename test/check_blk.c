@@ -78,6 +78,15 @@ __wrap_open(const char *name, int flags, ...)
 	return -1;
 }
 
+/* With _FORTIFY_SOURCE, open() of two arguments is this. */
+int __wrap___open_2(const char *name, int flags);
+
+int
+__wrap___open_2(const char *name, int flags)
+{
+	return __wrap_open(name, flags);
+}
+
 /*
  * What a process had locked, and an ordinary user may lock little, the kernel
  * takes back a moment after its end.
