@@ -4,6 +4,7 @@
 #
 # make check        all of them        make check-asan   under ASan and UBSan
 # make check-kill   check_kill's full programme, which takes some minutes
+# make check-debian  the Debian package: built, installed and removed
 # make check-systemd  the unit under a real systemd, see systemd.sh
 # make check-build  how it is built and installed by others, see build.sh
 # make soak         a disk's whole life, over and over, for $(MINUTES)
@@ -136,6 +137,10 @@ check-build:
 $(BUILD)/test/systemd: $(addprefix $(BUILD)/test/,systemd.o cases.o fake_xen.o driver.o)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
 
+check-debian:
+	@test/packages.sh
+	@WORK=$(abspath $(BUILD)/debian) test/debian.sh
+
 check-systemd:
 	@test/packages.sh
 	@$(MAKE) --no-print-directory check-systemd-run
@@ -148,5 +153,5 @@ check-systemd-run: $(BUILD)/test/systemd $(FAKE_XEN_LIBS)
 record: xen-vdisk
 	test/record.sh
 
-.PHONY: check check-run check-kill check-asan check-build check-systemd \
-        check-systemd-run soak record
+.PHONY: check check-run check-kill check-asan check-build check-debian \
+        check-systemd check-systemd-run soak record
