@@ -8,11 +8,6 @@ xen-machine:
 xen-vdisk: xen-machine
 	test/xen/vdisk.sh
 
-# On x86 all takes long: unless told otherwise, only what was seen to pass there.
-ifeq ($(ARCH),amd64)
-ONLY ?= [123]*
-endif
-
 # Scenarios with boots of their own, which there are on Arm
 BOOTS := $(if $(filter amd64,$(ARCH)),,dom0less driver-domain)
 

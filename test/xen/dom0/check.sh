@@ -24,6 +24,13 @@ check() {
 	fi
 }
 
+# skip WHAT: say that this is not checked here, and why
+skip() {
+	echo
+	echo "  ${dim}skip: $1${plain}"
+	echo "skip $1" >> /log/results
+}
+
 # figures: what the last check's command printed
 figures() {
 	sed "s/.*/          $dim&$plain/" /run/check.out
@@ -61,12 +68,14 @@ refuses() {
 
 # conclude: say how many checks there were; its status is that of all of them
 conclude() {
-	local passed failed
+	local passed failed skipped
 	clock
 	passed=$(grep -c '^ok' /log/results)
 	failed=$(grep -c '^FAILED' /log/results)
+	skipped=$(grep -c '^skip' /log/results)
 	echo
-	echo "$passed passed, $failed failed; the machine was up for ${now%??} s"
+	echo "The machine was up for ${now%??} s."
+	echo "$passed passed, $failed failed, $skipped skipped"
 	[ "$failed" = 0 ] && [ "$passed" != 0 ]
 }
 

@@ -29,7 +29,8 @@ image() {
 
 # configure NAME VCPUS DISKS [LINE...]: write the guest's configuration for xl.
 # It gets 128 MiB, or $memory; on x86, where it is an HVM guest, 256, and $cmdline
-# is added to its kernel's command line.
+# is added to its kernel's command line.  $pv_disk is another disk, which Xen's own
+# backend serves.
 configure() {
 	local file=/log/$1.cfg name=$1 vcpus=$2 disks=$3
 	shift 3
@@ -56,26 +57,22 @@ configure() {
 # Without 'acpi' xl mem-set dies of an assertion.  An xl that knows no virtio
 # entries gets disks, of $target, which need not be what vdisk serves.
 describe_arm64() {
-	local i=0 name
+	local name left=$1 disks=${pv_disk:-}
 	echo 'cmdline = "console=hvc0"'
 	echo "memory  = ${memory:-128}"
 	echo 'acpi    = 0'
-	[ "$1" != 0 ] || return 0
-	if knows_entries; then
-		echo 'virtio = ['
-	else
-		echo 'disk = ['
-	fi
+	[ "$1" = 0 ] || ! knows_entries || echo 'virtio = ['
 	for name in a b c d e f g h; do
-		[ "$i" -lt "$1" ] || break
-		i=$((i + 1))
+		[ "$left" -gt 0 ] || break
+		left=$((left - 1))
 		if knows_entries; then
 			echo '  "backend=0,type=virtio,device2,transport=mmio,grant_usage=0",'
 		else
-			echo "  \"format=raw,vdev=xvd$name,specification=virtio,target=${target:-/run/target}\","
+			disks="$disks \"format=raw,vdev=xvd$name,specification=virtio,target=${target:-/run/target}\","
 		fi
 	done
-	echo ']'
+	[ "$1" = 0 ] || ! knows_entries || echo ']'
+	[ -z "$disks" ] || echo "disk = [$disks ]"
 }
 # Since when xl does, by the n of Xen 4.n
 knows_entries() {
@@ -90,6 +87,7 @@ describe_amd64() {
 		memory  = ${memory:-256}
 		type    = "hvm"
 		acpi_firmware = "/guest/vdisk.aml"
+		disk    = [${pv_disk:-} ]
 		vga     = "none"
 		usb     = 0
 		tsc_mode = "native"

@@ -7,14 +7,14 @@ for disk in 0 1; do
 	image /tmp/disk$disk 64
 done
 losetup /dev/loop1 /tmp/disk1
-configure bench 2 1 \
-    "disk = [ 'format=raw,vdev=xvda,access=rw,backendtype=phy,script=block-plain,target=/dev/loop1' ]"
+pv_disk="'format=raw,vdev=xvdi,access=rw,backendtype=phy,script=block-plain,target=/dev/loop1'," \
+    configure bench 2 1
 create bench || exit
 vdisk_start bench 0 /tmp/disk0 $OPTIONS || exit
 start bench || exit
 # While it is measured dom0 sleeps: to look for an answer again and again would
 # take a processor from both disks, and most from the one that waits by looking.
-do_in bench "(sleep 2; exec rate $ROUNDS 0.4 /dev/vda /dev/xvda) > /tmp/rates 2>&1 &"
+do_in bench "(sleep 2; exec rate $ROUNDS 0.4 /dev/vda /dev/xvdi) > /tmp/rates 2>&1 &"
 sleep $((ROUNDS * 5 + 6))
 patience=1000 do_in bench 'wait $!; status=$?; cat /tmp/rates; [ $status = 0 ]' > /log/rates ||
     { cat /log/rates; exit 1; }

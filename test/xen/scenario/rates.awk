@@ -19,5 +19,5 @@ function row() {
 BEGIN { printf "%-22s %8s %8s   %s\n", "requests/s", "vdisk", "PV", "vdisk is so many times PV" }
 $1 != work { row(); work = $1 }
 $3 == "/dev/vda" { ours[++n] = $4 + 0 }
-$3 == "/dev/xvda" { theirs[n] = $4 + 0; ratio[n] = ours[n] / (theirs[n] > 0 ? theirs[n] : 1) }
+$3 == "/dev/xvdi" { theirs[n] = $4 + 0; ratio[n] = ours[n] / (theirs[n] > 0 ? theirs[n] : 1) }
 END { row() }
