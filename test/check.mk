@@ -4,6 +4,7 @@
 #
 # make check        all of them        make check-asan   under ASan and UBSan
 # make check-kill   check_kill's full programme, which takes some minutes
+# make check-cross  arm64 with the gcc and clang of Debian 13, see cross.sh
 # make check-debian  the Debian package: built, installed and removed
 # make check-systemd  the unit under a real systemd, see systemd.sh
 # make check-build  how it is built and installed by others, see build.sh
@@ -137,6 +138,9 @@ check-build:
 $(BUILD)/test/systemd: $(addprefix $(BUILD)/test/,systemd.o cases.o fake_xen.o driver.o)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
 
+check-cross:
+	@WORK=$(abspath $(BUILD)/cross) test/cross.sh
+
 check-debian:
 	@test/packages.sh
 	@WORK=$(abspath $(BUILD)/debian) test/debian.sh
@@ -153,5 +157,5 @@ check-systemd-run: $(BUILD)/test/systemd $(FAKE_XEN_LIBS)
 record: xen-vdisk
 	test/record.sh
 
-.PHONY: check check-run check-kill check-asan check-build check-debian \
-        check-systemd check-systemd-run soak record
+.PHONY: check check-run check-kill check-asan check-build check-cross \
+        check-debian check-systemd check-systemd-run soak record
