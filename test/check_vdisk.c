@@ -1439,7 +1439,8 @@ can_discard(const char *device)
 	snprintf(path, sizeof(path), "/sys/block/%s/queue/discard_max_bytes",
 	    strrchr(device, '/') + 1);
 	f = fopen(path, "r");
-	ck_assert_ptr_nonnull(f);
+	if (f == NULL)
+		return false; /* no sysfs, as where packages are built */
 	ck_assert_ptr_nonnull(fgets(line, sizeof(line), f));
 	fclose(f);
 	return strcmp(line, "0\n") != 0;
