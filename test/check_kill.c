@@ -200,6 +200,9 @@ setup_as(bool legacy)
 		usleep(200);
 	}
 	bring_up();
+	/* As of a device of which there is no sysfs to ask. */
+	if (!(drv.offered & 1ULL << VIRTIO_BLK_F_DISCARD))
+		load.no_discard = true;
 }
 
 static void
@@ -826,11 +829,20 @@ main(void)
 	tc = add_case(s, "memory", setup_memory);
 	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
 	tcase_add_loop_test(tc, killed_after_any_store_it_loses_nothing, 1, 2);
-	tc = add_case(s, "direct", setup_direct);
-	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
-	tcase_add_loop_test(tc, killed_after_any_store_it_loses_nothing, 1, 2);
-	tc = add_case(s, "direct 4096", setup_direct_4096);
-	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
+	/* Of others the kernel takes back too late what they had locked. */
+	if (geteuid() == 0) {
+		tc = add_case(s, "direct", setup_direct);
+		tcase_add_test(
+		    tc, killed_at_random_under_load_it_loses_nothing);
+		tcase_add_loop_test(
+		    tc, killed_after_any_store_it_loses_nothing, 1, 2);
+		tc = add_case(s, "direct 4096", setup_direct_4096);
+		tcase_add_test(
+		    tc, killed_at_random_under_load_it_loses_nothing);
+	} else {
+		fprintf(stderr, "skipped: direct I/O: only root may lock as "
+				"much memory as is needed\n");
+	}
 
 	tc = add_case(s, "stores", setup);
 	tcase_add_loop_test(
