@@ -120,7 +120,7 @@ packages() {
 # unpack DIRECTORY TREE: unpack the packages there.  Before trixie not all of
 # them have their files in /usr.
 unpack() {
-	for link in bin sbin lib; do
+	for link in bin sbin lib lib64; do
 		mkdir -p "$2/usr/$link"
 		ln -s "usr/$link" "$2/$link"
 	done
