@@ -87,4 +87,4 @@ stage packages machine/packages.list
 stage xen machine/xen.config "$top/xen/vdisk.te"
 [ -z "$source" ] || stage tools machine/toolstack.sh
 ! libxl_is_patched || stage libxl machine/toolstack.sh "$top/xen/libxl-vdisk.patch"
-stage images machine/guest-init verify.c rate.c "$top/xen/vdisk.asl"
+stage images machine/guest-init verify.c rate.c absent.c "$top/xen/vdisk.asl"

@@ -78,13 +78,13 @@ pack() {
 
 depmod -b "$tree" "$kernel_version"
 cp "$tree/boot/vmlinuz-$kernel_version" "$dir/Image"
-for program in verify rate; do
+for program in verify rate absent; do
 	# shellcheck disable=SC2086 # a command and an option
 	$cc -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/$program" "$here/$program.c"
 done
 
 skeleton "$dir/guest"
-add "$dir/guest" /usr/bin "$dir/rate"
+add "$dir/guest" /usr/bin "$dir/rate" "$dir/absent"
 add "$dir/guest" /usr/sbin "$tree/usr/sbin/mkfs.ext4" "$tree/usr/sbin/e2fsck"
 add_modules "$dir/guest" virtio_mmio virtio_blk xen-blkfront ext4 crc32c
 cp "$here/machine/guest-init" "$dir/guest/init"
