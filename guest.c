@@ -81,7 +81,7 @@
 #define LIMIT_MIN UINT64_C(2048)
 
 /* Part of the host's means that is for one disk. */
-#define LIMIT_DIVISOR 8
+#define LIMIT_DIVISOR 16
 
 /* Seconds for which less is mapped after the host has refused more. */
 #define SHORTAGE_BACKOFF_S 10

@@ -43,8 +43,8 @@ check 'its disk works' do_in third 'verify -s 1 /dev/vda'
 patience=120 check 'the load of the other guest never noticed' \
     do_in other 'wait; cat /tmp/verify; grep -q right /tmp/verify'
 figures
-check 'its vdisk has mapped no more than an eighth of what dom0 has' \
-    at_most $((1024 * 1024 / 8)) taken other 0
+check 'its vdisk has mapped no more than a sixteenth of what dom0 has' \
+    at_most $((1024 * 1024 / 16)) taken other 0
 check 'nobody had anything to complain about' eval \
     'without_trouble other && without_trouble third'
 check 'what the hostile guest did is called its fault, and nothing else is said' \
