@@ -114,8 +114,10 @@ attend(void)
 
 	if (waitpid(child, &status, WNOHANG) == child) {
 		ck_assert_msg(
-		    mortal && (WIFEXITED(status) ? WEXITSTATUS(status) == 0
-						 : WTERMSIG(status) == SIGKILL),
+		    mortal &&
+			(WIFEXITED(status) ? WEXITSTATUS(status) == 0
+					   : WTERMSIG(status) == SIGKILL ||
+						 WTERMSIG(status) == SIGTERM),
 		    "vdisk ended (%#x): %s", status, last_words());
 		spawn();
 	}
@@ -216,9 +218,22 @@ an_end(void)
 	due = starts + mortal;
 }
 
+/*
+ * Wait until one serves, which takes signals for what they mean.
+ */
+static void
+until_one_serves(void)
+{
+	driver_patience(&drv);
+	while (starts < due)
+		driver_wait(&drv);
+	driver_read(&drv, VIRTIO_MMIO_STATUS);
+}
+
 static void
 a_report(void)
 {
+	until_one_serves();
 	kill(child, SIGUSR2);
 }
 
@@ -236,9 +251,7 @@ another_size(void)
 	uint64_t sectors = LOAD_SECTORS + load_random(&load, MORE);
 
 	/* Who starts does not take a smaller one. */
-	driver_patience(&drv);
-	while (starts < due)
-		driver_wait(&drv);
+	until_one_serves();
 	ck_assert_int_eq(ftruncate(file, sectors * 512), 0);
 	kill(child, SIGUSR1);
 	until_it_has(sectors);
