@@ -19,6 +19,7 @@ mkdir -p /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo +io > /sys/fs/cgroup/cgroup.subtree_control
 mkdir /sys/fs/cgroup/sharer
+image /tmp/0 16
 losetup /dev/loop0 /tmp/0
 configure sharer 1 1
 check 'a guest is created, paused' create sharer || return
