@@ -6,15 +6,15 @@
 
 title 'A guest with more memory than dom0 has room for, and two disks'
 
-# Holes, and a different block in each 4 MiB, of 400.
+# Holes, and a different block in each 4 MiB, of 160.
 for file in /tmp/a /tmp/b; do
 	: > "$file"
 	n=0
-	while [ "$n" -lt 100 ]; do
+	while [ "$n" -lt 40 ]; do
 		dd if=/dev/urandom of="$file" bs=4k seek=$((n * 1024 + n)) count=1 conv=notrunc 2>/dev/null
 		n=$((n + 1))
 	done
-	truncate -s 400M "$file"
+	truncate -s 160M "$file"
 done
 sum_a=$(md5sum < /tmp/a)
 sum_b=$(md5sum < /tmp/b)
@@ -44,7 +44,7 @@ rate_of() {
 	do_in large "for d in $1; do dd if=/dev/vd\$d of=/dev/null bs=1M 2>/dev/null; done" || return
 	clock
 	set -- $1
-	echo "$# of 400 MiB at $(($# * 40000 / (now - from))).$(($# * 400000 / (now - from) % 10)) MiB/s"
+	echo "$# of 160 MiB at $(($# * 16000 / (now - from))).$(($# * 160000 / (now - from) % 10)) MiB/s"
 }
 
 # whole LIMIT: both disks are read whole and are right, and at most that many KiB
