@@ -16,9 +16,18 @@ check-xen: xen-vdisk
 	$(if $(filter $(BOOTS),$(ONLY)),,CHECKS='$(ONLY)' test/xen/boot.sh check)
 	$(foreach boot,$(if $(ONLY),$(filter $(BOOTS),$(ONLY)),$(BOOTS)),test/xen/boot.sh $(boot) &&) true
 
-# vdisk beside Xen's own backend
+XEN_DIR := $(or $(VDISK_XEN_DIR),build/xen)
+
+# vdisk beside Xen's own backend and with fixed settings, on one processor, where
+# it is the same in every run, or with PROCESSORS=2 as fast as it goes here
 bench-xen: xen-vdisk
-	test/xen/boot.sh bench
+	PROCESSORS=$(or $(PROCESSORS),1) test/xen/boot.sh bench
+
+# Instructions per request, by whom; TOP=N: and by which functions
+profile-xen: xen-vdisk
+	gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $(XEN_DIR)/profile.so test/xen/profile.c
+	PROCESSORS=1 PROFILE=yes LEAST=0 test/xen/boot.sh bench
+	test/xen/profile $(XEN_DIR)/run/bench $(XEN_DIR)/source/xen/xen/xen-syms $(TOP)
 
 demo: xen-vdisk
 	test/xen/demo.sh
@@ -30,4 +39,5 @@ shell: xen-vdisk
 check-libxl-patch:
 	test/xen/check-libxl-patch.sh
 
-.PHONY: check-libxl-patch xen-machine xen-vdisk check-xen bench-xen demo shell
+.PHONY: check-libxl-patch xen-machine xen-vdisk check-xen bench-xen profile-xen \
+        demo shell
