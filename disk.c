@@ -22,8 +22,8 @@
 
 #include "disk.h"
 
-/* Retries, 10 ms apart, while a killed predecessor exits. */
-#define LOCK_RETRIES 200
+/* How long a predecessor may take to die, in milliseconds. */
+#define LOCK_RETRIES 2000
 
 /*
  * QEMU locks single bytes of an image: its holder writes, or its holder does
@@ -173,7 +173,7 @@ open_file(struct disk *disk, unsigned flags)
 		    (!exclusive || lock(disk->fd, read_only) == 0))
 			return true;
 	} while ((errno == EAGAIN || errno == EBUSY) &&
-		 tries++ < LOCK_RETRIES && usleep(10000) == 0);
+		 tries++ < LOCK_RETRIES && usleep(1000) == 0);
 	if (errno == EAGAIN || errno == EBUSY)
 		return unsuitable(
 		    disk, "is in use by another vdisk or another program");

@@ -44,8 +44,8 @@
 /* MAX_NR_IOREQ_SERVERS in Xen. */
 #define MAX_IOREQ_SERVERS 8
 
-/* Retries, 10 ms apart, while a killed predecessor exits. */
-#define BIND_RETRIES 200
+/* How long a predecessor may take to die, in milliseconds. */
+#define BIND_RETRIES 2000
 
 /*
  * By this a successor recognises our server.  It is in the last slot of the
@@ -262,7 +262,7 @@ bind_port(struct ioreq_server *io)
 			io->port[io->vcpus++] = port;
 			return 0;
 		}
-	} while (io->adopted && tries++ < BIND_RETRIES && usleep(10000) == 0);
+	} while (io->adopted && tries++ < BIND_RETRIES && usleep(1000) == 0);
 	if (!io->adopted)
 		return setup_error(io, "bind a vCPU's event channel");
 	xtl_log(io->log, XTL_ERROR, -1, "vdisk",
