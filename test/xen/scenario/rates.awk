@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The output of rate for four disks, as a table: vda is vdisk as it is, vdb and
-# vdc are the same with fixed settings, xvda is PV.  With -v least=N the status is
+# vdc are the same with fixed settings, xvdi is PV.  With -v least=N the status is
 # 1 if in any row vda is worse than N times the better of the fixed settings.
 function median(list, n,    i, j, swap) {
 	for (i = 1; i <= n; i++)
