@@ -12,6 +12,10 @@ if [ $# != 1 ] || [ ! -f "$here/scenario/$1.sh" ]; then
 	(cd "$here/scenario" && for file in *.sh; do echo "  ${file%.sh}"; done)
 	exit 2
 fi
+if [ ! -e "$dir/images.done" ]; then
+	echo "there is no whole machine in $dir; test/xen/build.sh makes it"
+	exit 1
+fi
 run=$dir/run/$1
 limit=${VDISK_XEN_TIMEOUT:-1800}
 input=/dev/null

@@ -34,6 +34,9 @@ if [ "$missing" ]; then
 	}
 fi
 
+exec 9> "$dir/lock"
+flock -n 9 || { echo "waiting for another that builds $dir"; flock 9; }
+
 # have_space: a stage must not end in the middle because the disk is full.  The
 # machine's files are replaced by new ones, and all of them may be written.
 have_space() {
