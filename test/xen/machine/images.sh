@@ -77,7 +77,11 @@ pack() {
 }
 
 depmod -b "$tree" "$kernel_version"
-cp "$tree/boot/vmlinuz-$kernel_version" "$dir/Image"
+# Newer packages of Debian's have it beside its modules.
+for kernel in "$tree/boot/vmlinuz-$kernel_version" \
+    "$tree/usr/lib/modules/$kernel_version/vmlinuz"; do
+	[ ! -e "$kernel" ] || cp "$kernel" "$dir/Image"
+done
 for program in verify rate absent; do
 	# shellcheck disable=SC2086 # a command and an option
 	$cc -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/$program" "$here/$program.c"
