@@ -65,7 +65,7 @@ stage() {
 	} | sha256sum)
 	[ "$before" != "$inputs" ] || return 0
 	have_space
-	[ "$name" = packages ] || rm -f "$dir/$name.done"
+	[ "$name" = packages ] || rm -f "$dir/$name.done" "$dir/images.done"
 	start=$(date +%s)
 	status=0
 	"$here/machine/$name.sh" 3>&1 > "$dir/log/$name.log" 2>&1 || status=$?
