@@ -19,6 +19,7 @@ build() {
 rm -rf "$tree"/usr/lib/xen-* "$lib"/libxen* "$lib"/libxl* "$lib"/pkgconfig/xen*
 make -C tools/include
 make -C tools/include install DESTDIR="$tree"
+# shellcheck disable=SC2016 # the dollar sign is make's
 libraries=$(printf 'include tools/libs/uselibs.mk\nall:\n\t@echo $(LIBS_LIBS)\n' | make -s -f -)
 for library in $libraries; do
 	case $library in
