@@ -33,8 +33,8 @@ check 'the driver of one lets go of its device' do_in hostile "cd $driver &&
 place=$(place 0)
 before=$(scratch)
 do_in other 'verify -t 2 -s 25 /dev/vda > /tmp/verify 2>&1 &'
-patience=300 check 'it names memory that is not there, 20,000 times' \
-    says '20500 queues, 0 ready, status 0x4b' do_in hostile "absent ${place% *} 500 20000"
+patience=300 check 'it names memory that is not there, 1,000 times' \
+    says '1000 queues, 0 ready, status 0x4b' do_in hostile "absent ${place% *} 100 900"
 check 'its vdisk has nothing mapped for that' at_most 2048 taken hostile 0
 check 'nor has Linux set more aside' at_most "$before" scratch
 check 'a third guest is created, served and booted' eval \
