@@ -22,6 +22,7 @@
 #include "blk.h"
 #include "disk.h"
 #include "engine.h"
+#include "log.h"
 
 /* Segments of a request: a chain of BLK_IOVECS less header and status. */
 #define SEG_MAX (BLK_IOVECS - 2)
@@ -94,7 +95,7 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
 	struct blk *blk = calloc(1, sizeof(*blk));
 
 	if (blk == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "out of memory");
+		log_error(log, errno, "out of memory");
 		return NULL;
 	}
 	blk->writeback = true;
@@ -144,7 +145,7 @@ blk_resize(struct blk *blk)
 		return;
 	blk->capacity = blk->disk.size / SECTOR;
 	blk->config.capacity = htole64(blk->capacity);
-	xtl_log(blk->disk.log, XTL_NOTICE, -1, "vdisk",
+	log_msg(blk->disk.log, XTL_NOTICE, -1,
 	    "%s has %llu sectors, previously %llu", blk->disk.path,
 	    (unsigned long long)blk->capacity, (unsigned long long)was);
 }
@@ -171,7 +172,7 @@ fail_flushes(struct blk *blk, int error)
 	if (error != -1 && *blk->flush_failed)
 		return;
 	*blk->flush_failed = 1;
-	xtl_log(blk->disk.log, XTL_CRITICAL, error, "vdisk",
+	log_msg(blk->disk.log, XTL_CRITICAL, error,
 	    "flush failed: data may be lost, and all flushes fail until the "
 	    "guest is created anew");
 }
@@ -497,7 +498,7 @@ log_failure(struct blk *blk, const struct blk_req *req)
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_sec == blk->logged)
 		return;
-	xtl_log(blk->disk.log, XTL_ERROR, op->error, "vdisk",
+	log_error(blk->disk.log, op->error,
 	    "%s at byte %llu failed (failures since the last message: %u)",
 	    name, (unsigned long long)op->offset, blk->errors);
 	blk->logged = now.tv_sec;

@@ -17,6 +17,7 @@
 #include "device.h"
 #include "guest.h"
 #include "ioreq.h"
+#include "log.h"
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
@@ -113,7 +114,7 @@ pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 	    guest_map_error(guest) != GUEST_OVER_LIMIT)
 		return got;
 	if (!dev->limit_logged)
-		xtl_log(dev->log, XTL_WARN, -1, "vdisk",
+		log_msg(dev->log, XTL_WARN, -1,
 		    "a request needs more of the guest's memory than may be "
 		    "mapped at a time, and fails: see --map-limit in vdisk(8)");
 	dev->limit_logged = true;
@@ -288,7 +289,7 @@ device_log_stats(const struct device *dev)
 {
 	const struct blk_stats *b = blk_stats(dev->blk);
 
-	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
+	log_msg(dev->log, XTL_NOTICE, -1,
 	    "requests %llu, failed %llu, flushes %llu, bytes read %llu, "
 	    "written %llu, doorbells %llu, interrupts %llu, "
 	    "guest memory mapped %llu",
@@ -304,7 +305,7 @@ device_open(struct xentoollog_logger *log, struct ioreq_server *io,
 	struct device *dev = calloc(1, sizeof(*dev));
 
 	if (dev == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "out of memory");
+		log_error(log, errno, "out of memory");
 		return NULL;
 	}
 	dev->log = log;

@@ -21,6 +21,7 @@
 #include <xentoollog.h>
 
 #include "disk.h"
+#include "log.h"
 
 /* How long a predecessor may take to die, in milliseconds. */
 #define LOCK_RETRIES 2000
@@ -32,21 +33,6 @@
  */
 #define QEMU_LOCK_WRITE	       101
 #define QEMU_LOCK_SHARED_WRITE 201
-
-static bool
-failed(const struct disk *disk, const char *what)
-{
-	xtl_log(disk->log, XTL_ERROR, errno, "vdisk", "cannot %s %s", what,
-	    disk->path);
-	return false;
-}
-
-static bool
-unsuitable(const struct disk *disk, const char *why)
-{
-	xtl_log(disk->log, XTL_ERROR, -1, "vdisk", "%s %s", disk->path, why);
-	return false;
-}
 
 /*
  * A limit of the device's request queue in sysfs, or for a partition of its
@@ -87,12 +73,14 @@ probe_device(struct disk *disk, dev_t dev)
 	    ioctl(disk->fd, BLKALIGNOFF, &alignment) < 0 ||
 	    ioctl(disk->fd, BLKIOMIN, &disk->io_min) < 0 ||
 	    ioctl(disk->fd, BLKIOOPT, &disk->io_opt) < 0)
-		return failed(disk, "get the block sizes of");
+		return log_error(disk->log, errno,
+		    "cannot get the block sizes of %s", disk->path);
 	/* open() for writing succeeds all the same. */
 	if (!disk->read_only && ioctl(disk->fd, BLKROGET, &read_only) == 0 &&
 	    read_only) {
 		errno = EROFS;
-		return failed(disk, "write");
+		return log_error(
+		    disk->log, errno, "cannot write %s", disk->path);
 	}
 	disk->logical_block = logical_block;
 	disk->alignment = MAX(alignment, 0); /* -1: not known */
@@ -175,11 +163,14 @@ open_file(struct disk *disk, unsigned flags)
 	} while ((errno == EAGAIN || errno == EBUSY) &&
 		 tries++ < LOCK_RETRIES && usleep(1000) == 0);
 	if (errno == EAGAIN || errno == EBUSY)
-		return unsuitable(
-		    disk, "is in use by another vdisk or another program");
+		return log_error(disk->log, -1,
+		    "%s is in use by another vdisk or another program",
+		    disk->path);
 	if (disk->fd >= 0)
-		return failed(disk, "lock");
-	return failed(disk, read_only ? "read" : "write");
+		return log_error(
+		    disk->log, errno, "cannot lock %s", disk->path);
+	return log_error(disk->log, errno, "cannot %s %s",
+	    read_only ? "read" : "write", disk->path);
 }
 
 /*
@@ -193,7 +184,9 @@ open_direct(struct disk *disk)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->fd);
 	disk->direct = open(
 	    path, (disk->read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC);
-	return disk->direct >= 0 || failed(disk, "do direct I/O on");
+	return disk->direct >= 0 ||
+	       log_error(
+		   disk->log, errno, "cannot do direct I/O on %s", disk->path);
 }
 
 /*
@@ -208,7 +201,8 @@ open_empty(struct disk *disk, unsigned flags)
 	disk->discard_granularity = flags & DISK_NO_DISCARD ? 0 : 4096;
 	disk->discard_only = true; /* the least of what can be discarded */
 	disk->fd = disk->sync = memfd_create(DISK_NONE, MFD_CLOEXEC);
-	return disk->fd >= 0 || failed(disk, "get memory for");
+	return disk->fd >= 0 || log_error(disk->log, errno,
+				    "cannot get memory for %s", disk->path);
 }
 
 bool
@@ -224,10 +218,12 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 		return open_empty(disk, flags);
 	/* To open anything else may block or have side effects. */
 	if (stat(path, &st) < 0)
-		return failed(disk, "find");
+		return log_error(
+		    disk->log, errno, "cannot find %s", disk->path);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return unsuitable(
-		    disk, "is neither a regular file nor a block device");
+		return log_error(disk->log, -1,
+		    "%s is neither a regular file nor a block device",
+		    disk->path);
 	disk->device = S_ISBLK(st.st_mode);
 	if (!open_file(disk, flags) || !disk_update_size(disk))
 		return false;
@@ -247,12 +243,13 @@ disk_update_size(struct disk *disk)
 	off_t size = lseek(disk->fd, 0, SEEK_END);
 
 	if (size < 0)
-		return failed(disk, "get the size of");
+		return log_error(
+		    disk->log, errno, "cannot get the size of %s", disk->path);
 	if (size < SECTOR && !disk->empty)
-		return unsuitable(
-		    disk, "is smaller than one sector of 512 bytes");
+		return log_error(disk->log, -1,
+		    "%s is smaller than one sector of 512 bytes", disk->path);
 	if (size % SECTOR != 0)
-		xtl_log(disk->log, XTL_WARN, -1, "vdisk",
+		log_msg(disk->log, XTL_WARN, -1,
 		    "the last %u bytes of %s are not a whole sector and are "
 		    "ignored",
 		    (unsigned)(size % SECTOR), disk->path);

@@ -36,6 +36,7 @@
 
 #include "disk.h"
 #include "engine.h"
+#include "log.h"
 
 /*
  * How often an operation is started again after EINTR, EAGAIN, ENOMEM or
@@ -147,8 +148,7 @@ engine_open(const struct disk *disk, unsigned max)
 	if (engine != NULL)
 		e = open_ring(engine, disk, max);
 	if (e < 0) {
-		xtl_log(disk->log, XTL_ERROR, -e, "vdisk",
-		    "cannot set up io_uring");
+		log_error(disk->log, -e, "cannot set up io_uring");
 		return NULL;
 	}
 	engine->log = disk->log;
@@ -426,7 +426,7 @@ wait_for_memory(struct engine *engine)
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (engine->starved_since == 0) {
-		xtl_log(engine->log, XTL_WARN, -1, "vdisk",
+		log_msg(engine->log, XTL_WARN, -1,
 		    "no memory for I/O: trying again");
 		engine->starved_since = now.tv_sec;
 	}
@@ -535,8 +535,8 @@ kick(struct engine *engine)
 	e = io_uring_submit(&engine->uring);
 	if (e < 0 && e != engine->submit_error && e != -EINTR && e != -EAGAIN &&
 	    e != -EBUSY)
-		xtl_log(engine->log, XTL_CRITICAL, -e, "vdisk",
-		    "cannot submit to io_uring");
+		log_msg(
+		    engine->log, XTL_CRITICAL, -e, "cannot submit to io_uring");
 	engine->submit_error = e;
 }
 
@@ -590,8 +590,7 @@ engine_retain(struct engine *engine, int fd)
 	    io_uring_register_files_update(&engine->uring, RETAINED, &fd, 1);
 
 	if (e < 0)
-		xtl_log(engine->log, XTL_ERROR, -e, "vdisk",
-		    "cannot set up io_uring");
+		log_error(engine->log, -e, "cannot set up io_uring");
 	return e >= 0;
 }
 

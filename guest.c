@@ -39,6 +39,7 @@
 #include <xen/hvm/dm_op.h>
 
 #include "guest.h"
+#include "log.h"
 
 /* Xen's page size, which is the same everywhere. */
 #define PAGE_BITS  12
@@ -151,8 +152,7 @@ map_anonymous(struct guest *guest, void *p, uint64_t len, int prot)
 	if (munmap(p, len) == 0 &&
 	    mmap(p, len, prot, WINDOW_FLAGS | MAP_FIXED, -1, 0) != MAP_FAILED)
 		return;
-	xtl_log(guest->log, XTL_CRITICAL, errno, "vdisk",
-	    "cannot unmap guest memory");
+	log_msg(guest->log, XTL_CRITICAL, errno, "cannot unmap guest memory");
 	/* Not abort(), whose system calls the sandbox does not allow. */
 	_exit(EXIT_FAILURE);
 }
@@ -185,7 +185,7 @@ handle_shortage(struct guest *guest)
 	uint64_t most = guest->pages + guest->areas;
 
 	if (!guest->shortage_logged)
-		xtl_log(guest->log, XTL_WARN, errno, "vdisk",
+		log_msg(guest->log, XTL_WARN, errno,
 		    "the host has no room to map more of the guest's memory "
 		    "than %llu MiB, so requests may wait: see CAVEATS in "
 		    "vdisk(8)",
@@ -528,7 +528,7 @@ guest_report(struct guest *guest)
 		if (error == guest->report_errno)
 			continue;
 		guest->report_errno = error;
-		xtl_log(guest->log, XTL_ERROR, error, "vdisk",
+		log_error(guest->log, error,
 		    "cannot report a page that was written to: a copy of "
 		    "the guest may lack that");
 	}
@@ -589,7 +589,7 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 
 	_Static_assert(sizeof(void *) == 8, "the window needs 64 bits");
 	if (guest == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "out of memory");
+		log_error(log, errno, "out of memory");
 		return NULL;
 	}
 	guest->log = log;
@@ -602,7 +602,7 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 	guest->limit = guest->bound = MAX(limit / PAGE_BYTES, LIMIT_MIN);
 	/* A chunk with holes is mapped page by page, which must be ours too. */
 	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES) {
-		xtl_log(log, XTL_ERROR, -1, "vdisk",
+		log_error(log, -1,
 		    "the kernel's page size is not %d bytes, which is Xen's",
 		    (int)PAGE_BYTES);
 		return NULL;
@@ -611,7 +611,7 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 	    (guest->dmod = xendevicemodel_open(log, 0)) == NULL)
 		return NULL; /* logged by the library */
 	if (!reserve(guest)) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk",
+		log_error(log, errno,
 		    "cannot reserve address space for guest memory");
 		return NULL;
 	}

@@ -37,6 +37,7 @@
 #include <xen/memory.h>
 
 #include "ioreq.h"
+#include "log.h"
 
 #define PAGE_BYTES 4096
 #define SLOTS	   (PAGE_BYTES / sizeof(ioreq_t))
@@ -136,11 +137,10 @@ static int
 setup_error(struct ioreq_server *io, const char *what)
 {
 	if (errno == ESRCH)
-		xtl_log(
-		    io->log, XTL_ERROR, -1, "vdisk", "no domain %u", io->domid);
+		log_error(io->log, -1, "no domain %u", io->domid);
 	else
-		xtl_log(io->log, XTL_ERROR, errno, "vdisk",
-		    "domain %u: cannot %s", io->domid, what);
+		log_error(
+		    io->log, errno, "domain %u: cannot %s", io->domid, what);
 	return -1;
 }
 
@@ -199,7 +199,7 @@ adopt_server(struct ioreq_server *io)
 			continue;
 		if (signature.version != io->config.state_version ||
 		    signature.size != io->config.state_size) {
-			xtl_log(io->log, XTL_ERROR, -1, "vdisk",
+			log_error(io->log, -1,
 			    "domain %u: the disk at %#llx has the state of "
 			    "another version of vdisk, which must be used to "
 			    "continue",
@@ -231,7 +231,7 @@ create_server(struct ioreq_server *io)
 		    "them, and are fewer than 8 in use?)");
 	io->created = true;
 	if (needs_device_model && !io->has_device_model) {
-		xtl_log(io->log, XTL_ERROR, -1, "vdisk",
+		log_error(io->log, -1,
 		    "domain %u has no QEMU: not an HVM guest, and no other has "
 		    "an interrupt to raise",
 		    io->domid);
@@ -265,7 +265,7 @@ bind_port(struct ioreq_server *io)
 	} while (io->adopted && tries++ < BIND_RETRIES && usleep(1000) == 0);
 	if (!io->adopted)
 		return setup_error(io, "bind a vCPU's event channel");
-	xtl_log(io->log, XTL_ERROR, -1, "vdisk",
+	log_error(io->log, -1,
 	    "domain %u: another vdisk is serving the disk at %#llx", io->domid,
 	    (unsigned long long)io->config.base);
 	return -1;
@@ -294,7 +294,7 @@ enable_server(struct ioreq_server *io)
 		io->state = calloc(1, io->config.state_size);
 		if (io->state == NULL)
 			return setup_error(io, "allocate memory");
-		xtl_log(io->log, XTL_NOTICE, -1, "vdisk",
+		log_msg(io->log, XTL_NOTICE, -1,
 		    "domain %u has so many vCPUs that the device state will "
 		    "not survive this process",
 		    io->domid);
@@ -322,7 +322,7 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 	struct ioreq_server *io = calloc(1, sizeof(*io));
 
 	if (io == NULL) {
-		xtl_log(log, XTL_ERROR, errno, "vdisk", "out of memory");
+		log_error(log, errno, "out of memory");
 		return NULL;
 	}
 	io->log = log;
@@ -379,7 +379,7 @@ ioreq_ack_event(struct ioreq_server *io)
 
 	if (port >= 0 && xenevtchn_unmask(io->xce, port) == 0)
 		return 0;
-	xtl_log(io->log, XTL_CRITICAL, errno, "vdisk", "event channel failure");
+	log_msg(io->log, XTL_CRITICAL, errno, "event channel failure");
 	return -1;
 }
 
@@ -456,8 +456,7 @@ ioreq_complete(struct ioreq_server *io, const struct access *a)
 	((volatile ioreq_t *)slot)->state = STATE_IORESP_READY;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (xenevtchn_notify(io->xce, io->port[a->vcpu]) < 0)
-		xtl_log(io->log, XTL_ERROR, errno, "vdisk",
-		    "cannot notify vCPU %u", a->vcpu);
+		log_error(io->log, errno, "cannot notify vCPU %u", a->vcpu);
 }
 
 void
@@ -466,8 +465,7 @@ ioreq_interrupt(struct ioreq_server *io, unsigned level)
 	if (set_irq(io, level) == 0 || errno == io->irq_errno)
 		return;
 	io->irq_errno = errno;
-	xtl_log(io->log, XTL_ERROR, errno, "vdisk", "cannot set IRQ %u",
-	    io->config.irq);
+	log_error(io->log, errno, "cannot set IRQ %u", io->config.irq);
 }
 
 bool

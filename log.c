@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -109,4 +110,26 @@ log_init(struct log *log, xentoollog_level least)
 		dup2(fd, STDERR_FILENO);
 		close(fd);
 	}
+}
+
+void
+log_msg(xentoollog_logger *log, xentoollog_level level, int error,
+    const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	xtl_logv(log, level, error, "vdisk", format, args);
+	va_end(args);
+}
+
+bool
+log_error(xentoollog_logger *log, int error, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	xtl_logv(log, XTL_ERROR, error, "vdisk", format, args);
+	va_end(args);
+	return false;
 }

@@ -19,6 +19,7 @@
 #include "device.h"
 #include "guest.h"
 #include "ioreq.h"
+#include "log.h"
 #include "loop.h"
 
 /*
@@ -193,8 +194,7 @@ wait_events(struct loop *l, int timeout)
 	n = poll(fd, 3, timeout);
 	l->event = n > 0 && fd[0].revents != 0;
 	if (n == 0 && timeout > 0 && !ioreq_domain_exists(l->on.io)) {
-		xtl_log(
-		    l->on.log, XTL_NOTICE, -1, "vdisk", "the guest is gone");
+		log_msg(l->on.log, XTL_NOTICE, -1, "the guest is gone");
 		return 0;
 	}
 	if (n > 0 && fd[2].revents != 0)

@@ -26,14 +26,8 @@
 #include <xen/sys/evtchn.h>
 #include <xen/sys/privcmd.h>
 
+#include "log.h"
 #include "sandbox.h"
-
-static bool
-setup_error(xentoollog_logger *log, const char *what, int error)
-{
-	xtl_log(log, XTL_ERROR, error, "vdisk", "cannot %s", what);
-	return false;
-}
 
 /*
  * Move into an empty file system that nobody can put anything into, since it is
@@ -46,11 +40,12 @@ enter_empty_root(xentoollog_logger *log)
 
 	if (fs < 0 ||
 	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return setup_error(log, "make an empty file system", errno);
+		return log_error(
+		    log, errno, "cannot make an empty file system");
 	root = syscall(SYS_fsmount, fs, 0, MOUNT_ATTR_RDONLY);
 	if (root < 0 || fchdir(root) < 0 || chroot(".") < 0)
-		return setup_error(
-		    log, "move into an empty file system", errno);
+		return log_error(
+		    log, errno, "cannot move into an empty file system");
 	close(fs);
 	close(root);
 	return true;
@@ -77,14 +72,14 @@ drop_privileges(xentoollog_logger *log, const struct passwd *user)
 	    (setgroups(0, NULL) < 0 ||
 		setresgid(user->pw_gid, user->pw_gid, user->pw_gid) < 0 ||
 		setresuid(user->pw_uid, user->pw_uid, user->pw_uid) < 0))
-		return setup_error(log, "become another user", errno);
+		return log_error(log, errno, "cannot become another user");
 	if (syscall(SYS_capset, &header, none) < 0)
-		return setup_error(log, "drop capabilities", errno);
+		return log_error(log, errno, "cannot drop capabilities");
 	/* Becoming another user may have allowed cores, which no limit keeps
 	   from a program that takes them (core_pattern). */
 	if (setrlimit(RLIMIT_NOFILE, &max_fds) < 0 ||
 	    prctl(PR_SET_DUMPABLE, 0) < 0)
-		return setup_error(log, "set limits", errno);
+		return log_error(log, errno, "cannot set limits");
 	return true;
 }
 
@@ -155,7 +150,7 @@ load_filter(xentoollog_logger *log, const struct sandbox *sandbox)
 	if (e == 0)
 		e = seccomp_load(ctx);
 	seccomp_release(ctx);
-	return e == 0 || setup_error(log, "load the seccomp filter", -e);
+	return e == 0 || log_error(log, -e, "cannot load the seccomp filter");
 }
 
 bool

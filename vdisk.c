@@ -340,8 +340,7 @@ write_pid(struct vdisk *v, int fd, const char *path)
 		close(fd);
 		return true;
 	}
-	xtl_log(v->log, XTL_ERROR, errno, "vdisk", "cannot write %s", path);
-	return false;
+	return log_error(v->log, errno, "cannot write %s", path);
 }
 
 /*
@@ -386,21 +385,16 @@ open_all(struct vdisk *v, const struct options *o)
 	int pidfile = -1;
 
 	v->signals = open_signals();
-	if (v->signals < 0) {
-		xtl_log(v->log, XTL_ERROR, errno, "vdisk",
-		    "cannot create a signalfd");
-		return false;
-	}
+	if (v->signals < 0)
+		return log_error(v->log, errno, "cannot create a signalfd");
 	v->blk = blk_open(v->log, o->path, o->flags, o->serial);
 	if (v->blk == NULL)
 		return false;
 	if (o->pidfile != NULL) {
 		pidfile = open(o->pidfile, O_WRONLY | O_CREAT, 0644);
-		if (pidfile < 0) {
-			xtl_log(v->log, XTL_ERROR, errno, "vdisk",
-			    "cannot write %s", o->pidfile);
-			return false;
-		}
+		if (pidfile < 0)
+			return log_error(
+			    v->log, errno, "cannot write %s", o->pidfile);
 	}
 	v->guest = guest_open(v->log, o->domid, o->map_limit);
 	if (v->guest == NULL)
@@ -430,7 +424,7 @@ enter_sandbox(struct vdisk *v, const struct options *o)
 
 	if (!o->no_sandbox)
 		return sandbox_enter(v->log, &sandbox);
-	xtl_log(v->log, XTL_WARN, -1, "vdisk", "running without a sandbox");
+	log_msg(v->log, XTL_WARN, -1, "running without a sandbox");
 	return true;
 }
 

@@ -22,6 +22,7 @@
 
 #include "blk.h"
 #include "ioreq.h"
+#include "log.h"
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
@@ -112,7 +113,7 @@ virtio_mmio_fault(struct virtio_mmio *dev)
 	if (now.tv_sec == dev->fault_logged)
 		return;
 	dev->fault_logged = now.tv_sec;
-	xtl_log(dev->log, XTL_WARN, -1, "vdisk",
+	log_msg(dev->log, XTL_WARN, -1,
 	    "guest fault: %s; the device needs a reset", dev->vq->fault);
 }
 
@@ -535,12 +536,10 @@ restore_state(struct virtio_mmio *dev)
 	if (why == NULL && s->queue.ready &&
 	    virtqueue_adopt(dev->vq, s->driver_features) < 0)
 		why = dev->vq->fault;
-	if (why != NULL) {
-		xtl_log(dev->log, XTL_ERROR, -1, "vdisk",
-		    "cannot restore the device state: %s", why);
-		return false;
-	}
-	xtl_log(dev->log, XTL_NOTICE, -1, "vdisk",
+	if (why != NULL)
+		return log_error(
+		    dev->log, -1, "cannot restore the device state: %s", why);
+	log_msg(dev->log, XTL_NOTICE, -1,
 	    "continuing from the state of a previous vdisk");
 	if (blk_config(dev->blk)->capacity == 0) /* the next disk is another */
 		s->flush_failed = 0;

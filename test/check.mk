@@ -10,13 +10,13 @@
 # make check-build  how it is built and installed by others, see build.sh
 # make soak         a disk's whole life, over and over, for $(MINUTES)
 # make record       traces/*.trace anew, on real Xen
-CHECK_SHIPPED := $(filter-out vdisk log loop sandbox,$(SOURCES:%.c=%))
+CHECK_SHIPPED := $(filter-out vdisk loop sandbox,$(SOURCES:%.c=%))
 CHECK_DEVICE  := $(filter-out ioreq guest,$(CHECK_SHIPPED))
 
-check_guest       := guest test/fake_xen test/fake_log
-check_ioreq       := ioreq test/fake_xen test/fake_log
+check_guest       := log guest test/fake_xen test/fake_log
+check_ioreq       := log ioreq test/fake_xen test/fake_log
 check_virtqueue   := virtqueue test/fake_guest test/fake_driver
-check_blk         := blk engine disk test/fake_uring test/fake_log
+check_blk         := log blk engine disk test/fake_uring test/fake_log
 check_virtio_mmio := $(CHECK_DEVICE) test/fake_guest test/fake_ioreq \
                      test/fake_driver test/fake_uring test/fake_log test/unit
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
@@ -25,7 +25,7 @@ check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/
 check_vdisk       := test/child test/fake_xen test/driver
 check_memory      := $(check_vdisk)
 check_kill        := test/child test/fake_xen test/driver test/load
-check_sandbox     := sandbox test/fake_log
+check_sandbox     := log sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
 check_legacy      := $(check_virtio_mmio)
 check_host        := test/child test/fake_xen test/driver

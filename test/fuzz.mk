@@ -11,7 +11,7 @@ FUZZ_CC := clang
 SECONDS ?= 60
 
 # The device tells the fuzzer where it goes, and fuzz.c what it touches.
-FUZZ_DEVICE := device virtio_mmio virtqueue blk engine disk
+FUZZ_DEVICE := device virtio_mmio virtqueue blk engine disk log
 FUZZ_REST   := fuzz fuzz_mutate fake_ioreq fake_log
 FUZZ_FLAGS  := -max_len=512 -timeout=10 -detect_leaks=0 -print_final_stats=1 \
                -artifact_prefix=$(FUZZ)/
