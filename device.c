@@ -150,8 +150,10 @@ submit_one(struct device *dev)
 		}
 		if (blk_submit(dev->blk, req))
 			return 1;
-		dev->vq.fault = "request without a status byte";
+		virtio_mmio_fault(&dev->mmio, "request without a status byte");
 		got = -1;
+	} else if (got == -1) {
+		virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 	}
 	blk_put(dev->blk, req);
 	return got;
@@ -173,8 +175,6 @@ process_avail(struct device *dev)
 			break;
 	if (got == VIRTQUEUE_AGAIN)
 		dev->starved = true;
-	else if (got < 0)
-		virtio_mmio_fault(&dev->mmio);
 	return n;
 }
 
@@ -192,7 +192,7 @@ process_completions(struct device *dev)
 	while ((req = blk_reap(dev->blk)) != NULL) {
 		if (virtio_mmio_queue_active(&dev->mmio) &&
 		    virtqueue_push(&dev->vq, req->head, req->written) < 0)
-			virtio_mmio_fault(&dev->mmio);
+			virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 		blk_put(dev->blk, req);
 		n++;
 	}
@@ -210,7 +210,7 @@ process_completions(struct device *dev)
 		return n;
 	}
 	if (wanted < 0)
-		virtio_mmio_fault(&dev->mmio);
+		virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 	else if (wanted > 0)
 		virtio_mmio_interrupt(&dev->mmio);
 	virtqueue_signalled(&dev->vq);
@@ -229,7 +229,7 @@ device_process_queue(struct device *dev, bool paused)
 		if (dev->notify_enabled)
 			got = virtqueue_disable_notify(&dev->vq);
 		if (got == -1)
-			virtio_mmio_fault(&dev->mmio);
+			virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 		dev->notify_enabled = got == VIRTQUEUE_AGAIN;
 		if (got != -1)
 			started = process_avail(dev);
@@ -251,7 +251,7 @@ device_enable_notify(struct device *dev)
 	if (more == VIRTQUEUE_AGAIN)
 		dev->starved = true;
 	else if (more < 0)
-		virtio_mmio_fault(&dev->mmio);
+		virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 	/* Without a free request the chain cannot be popped. */
 	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
 }

@@ -100,7 +100,7 @@ virtio_mmio_interrupt(struct virtio_mmio *dev)
  * rate-limited.
  */
 void
-virtio_mmio_fault(struct virtio_mmio *dev)
+virtio_mmio_fault(struct virtio_mmio *dev, const char *why)
 {
 	struct timespec now;
 
@@ -114,7 +114,7 @@ virtio_mmio_fault(struct virtio_mmio *dev)
 		return;
 	dev->fault_logged = now.tv_sec;
 	log_msg(dev->log, XTL_WARN, -1,
-	    "guest fault: %s; the device needs a reset", dev->vq->fault);
+	    "guest fault: %s; the device needs a reset", why);
 }
 
 /*
@@ -228,7 +228,7 @@ write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 		   (dev->legacy ? accept_features(dev)
 				: features_negotiated(dev))) {
 		if (virtqueue_enable(dev->vq, s->driver_features) < 0)
-			virtio_mmio_fault(dev);
+			virtio_mmio_fault(dev, dev->vq->fault);
 	}
 	return true;
 }

@@ -68,11 +68,10 @@ bool virtio_mmio_access(struct virtio_mmio *dev, struct access *a);
 bool virtio_mmio_queue_active(const struct virtio_mmio *dev);
 
 /*
- * The driver broke the rules of the queue, in the way that is in its 'fault':
- * DEVICE_NEEDS_RESET is set, and the queue not looked at until the reset
- * (2.1.2).
+ * The driver broke the rules of the queue, 'why' is a phrase for the log:
+ * DEVICE_NEEDS_RESET is set, and the queue ignored until the reset (2.1.2).
  */
-void virtio_mmio_fault(struct virtio_mmio *dev);
+void virtio_mmio_fault(struct virtio_mmio *dev, const char *why);
 
 /*
  * Raise a used buffer notification.  And whether the driver has acknowledged
