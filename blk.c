@@ -46,7 +46,6 @@ struct blk {
 	uint16_t failed;	/* ... until there is one */
 	uint64_t capacity;	/* in sectors */
 	char serial[VIRTIO_BLK_ID_BYTES];
-	struct virtio_blk_config config;
 	struct engine *engine;
 	unsigned inflight; /* submitted and not reaped */
 	struct blk_stats stats;
@@ -58,8 +57,14 @@ struct blk {
 	struct blk_req req[BLK_REQS];
 };
 
-static void
-configure(struct blk *blk)
+static uint64_t
+capacity(const struct blk *blk)
+{
+	return blk->disk.size / SECTOR;
+}
+
+struct virtio_blk_config
+blk_config(const struct blk *blk)
 {
 	const struct disk *d = &blk->disk;
 	uint32_t block = d->logical_block, discard_max = DISCARD_MAX;
@@ -67,9 +72,8 @@ configure(struct blk *blk)
 	if (d->discard_only)
 		discard_max =
 		    MAX(DISCARD_ONLY_MAX, d->discard_granularity / SECTOR);
-	blk->capacity = d->size / SECTOR;
-	blk->config = (struct virtio_blk_config){
-	    .capacity = htole64(blk->capacity),
+	return (struct virtio_blk_config){
+	    .capacity = htole64(capacity(blk)),
 	    .seg_max = htole32(SEG_MAX),
 	    .blk_size = htole32(block),
 	    .physical_block_exp =
@@ -106,15 +110,8 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
 		blk_put(blk, &blk->req[blk->nfree]);
 	if (!disk_open(&blk->disk, log, path, flags))
 		return NULL;
-	configure(blk);
 	blk->engine = engine_open(&blk->disk, BLK_REQS);
 	return blk->engine != NULL ? blk : NULL;
-}
-
-const struct virtio_blk_config *
-blk_config(const struct blk *blk)
-{
-	return &blk->config;
 }
 
 static bool
@@ -139,15 +136,13 @@ blk_features(const struct blk *blk)
 void
 blk_resize(struct blk *blk)
 {
-	uint64_t was = blk->capacity;
+	uint64_t was = capacity(blk);
 
 	if (!disk_update_size(&blk->disk))
 		return;
-	blk->capacity = blk->disk.size / SECTOR;
-	blk->config.capacity = htole64(blk->capacity);
 	log_msg(blk->disk.log, XTL_NOTICE, -1,
 	    "%s has %llu sectors, previously %llu", blk->disk.path,
-	    (unsigned long long)blk->capacity, (unsigned long long)was);
+	    (unsigned long long)capacity(blk), (unsigned long long)was);
 }
 
 const struct blk_stats *
@@ -298,8 +293,8 @@ submit_rw(struct blk *blk, struct blk_req *req, uint64_t sector)
 	struct engine_op *op = &req->op;
 	uint64_t sectors = op->remaining / SECTOR;
 
-	if (op->remaining % SECTOR != 0 || sectors > blk->capacity ||
-	    sector > blk->capacity - sectors ||
+	if (op->remaining % SECTOR != 0 || sectors > capacity(blk) ||
+	    sector > capacity(blk) - sectors ||
 	    (op->opcode == ENGINE_WRITE && blk->disk.read_only)) {
 		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 	} else if (op->remaining == 0) {
@@ -420,8 +415,8 @@ handle_discard_zeroes(struct blk *blk, struct blk_req *req)
 		    (discard && flags != 0))
 			status = VIRTIO_BLK_S_UNSUPP;
 		else if (sectors > (discard ? DISCARD_MAX : ZEROES_MAX) ||
-			 sectors > blk->capacity ||
-			 sector > blk->capacity - sectors)
+			 sectors > capacity(blk) ||
+			 sector > capacity(blk) - sectors)
 			status = VIRTIO_BLK_S_IOERR;
 	}
 	if (status == VIRTIO_BLK_S_OK)

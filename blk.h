@@ -63,7 +63,7 @@ struct blk *blk_open(struct xentoollog_logger *log, const char *path,
  * The configuration space (5.2.4), little endian, and the device-specific
  * feature bits offered (5.2.3).
  */
-const struct virtio_blk_config *blk_config(const struct blk *blk);
+struct virtio_blk_config blk_config(const struct blk *blk);
 uint64_t blk_features(const struct blk *blk);
 
 /*

@@ -125,13 +125,13 @@ virtio_mmio_fault(struct virtio_mmio *dev, const char *why)
 static void
 reset(struct virtio_mmio *dev)
 {
-	const struct virtio_blk_config *config = blk_config(dev->blk);
+	const struct virtio_blk_config config = blk_config(dev->blk);
 	struct device_state *s = dev->s;
 
 	virtqueue_reset(dev->vq);
 	s->device_features = all_features(dev);
-	s->capacity = le64toh(config->capacity);
-	s->blk_size = le32toh(config->blk_size);
+	s->capacity = le64toh(config.capacity);
+	s->blk_size = le32toh(config.blk_size);
 	s->driver_features = 0;
 	s->driver_features_unknown = 0;
 	s->device_features_sel = s->driver_features_sel = 0;
@@ -414,7 +414,7 @@ read_register(const struct virtio_mmio *dev, uint32_t offset)
 static uint64_t
 read_config(const struct virtio_mmio *dev, uint32_t offset, uint32_t size)
 {
-	struct virtio_blk_config config = *blk_config(dev->blk);
+	struct virtio_blk_config config = blk_config(dev->blk);
 	uint64_t value = 0;
 
 	config.wce = !dev->s->write_through;
@@ -481,7 +481,7 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 static const char *
 state_incompatible(const struct virtio_mmio *dev)
 {
-	const struct virtio_blk_config *config = blk_config(dev->blk);
+	const struct virtio_blk_config config = blk_config(dev->blk);
 	const struct device_state *s = dev->s;
 	uint64_t changed = s->device_features ^ all_features(dev);
 
@@ -497,11 +497,11 @@ state_incompatible(const struct virtio_mmio *dev)
 	if ((s->device_features & changed & ~FEATURE(VIRTIO_BLK_F_DISCARD)) !=
 	    0)
 		return "a feature that was offered is gone";
-	if (config->capacity == 0) /* ejected, until another one comes */
+	if (config.capacity == 0) /* ejected, until another one comes */
 		return NULL;
-	if (s->blk_size != le32toh(config->blk_size))
+	if (s->blk_size != le32toh(config.blk_size))
 		return "the block size differs";
-	if (s->capacity > le64toh(config->capacity))
+	if (s->capacity > le64toh(config.capacity))
 		return "the disk is smaller than it was";
 	return NULL;
 }
@@ -513,7 +513,7 @@ state_incompatible(const struct virtio_mmio *dev)
 void
 virtio_mmio_resize(struct virtio_mmio *dev)
 {
-	uint64_t capacity = le64toh(blk_config(dev->blk)->capacity);
+	uint64_t capacity = le64toh(blk_config(dev->blk).capacity);
 	struct device_state *s = dev->s;
 
 	if (s->capacity == capacity)
@@ -541,7 +541,7 @@ restore_state(struct virtio_mmio *dev)
 		    dev->log, -1, "cannot restore the device state: %s", why);
 	log_msg(dev->log, XTL_NOTICE, -1,
 	    "continuing from the state of a previous vdisk");
-	if (blk_config(dev->blk)->capacity == 0) /* the next disk is another */
+	if (blk_config(dev->blk).capacity == 0) /* the next disk is another */
 		s->flush_failed = 0;
 	blk_keep(dev->blk, &s->flush_failed);
 	blk_set_writeback(dev->blk, !s->write_through);

@@ -470,7 +470,7 @@ END_TEST
 START_TEST(a_file_of_odd_size_loses_its_last_bytes_and_says_so)
 {
 	open_disk(3 * SECTOR + 511, _i);
-	ck_assert_uint_eq(blk_config(blk)->capacity, 3);
+	ck_assert_uint_eq(blk_config(blk).capacity, 3);
 	ck_assert_uint_eq(lg.lines, 1);
 	ck_assert_ptr_nonnull(strstr(lg.last, path));
 	expect_read(2, SECTOR);
@@ -481,37 +481,37 @@ END_TEST
 
 START_TEST(the_configuration_describes_the_disk)
 {
-	const struct virtio_blk_config *c;
+	struct virtio_blk_config c;
 	static const struct virtio_blk_config zero;
 
 	open_disk(MAX_LEN, _i);
 	c = blk_config(blk);
 	ck_assert_uint_eq(lg.lines, 0);
-	ck_assert_uint_eq(c->capacity, SECTORS);
-	ck_assert_uint_eq(c->blk_size, SECTOR);
+	ck_assert_uint_eq(c.capacity, SECTORS);
+	ck_assert_uint_eq(c.blk_size, SECTOR);
 	/* Every request as large as that fits in with header and status. */
 	/* A chain has a header and a status, too. */
-	ck_assert_uint_eq(c->seg_max, BLK_IOVECS - 2);
+	ck_assert_uint_eq(c.seg_max, BLK_IOVECS - 2);
 	/* A physical block is at most a page, and I/O sizes are multiples. */
-	ck_assert_uint_le(SECTOR << c->physical_block_exp, 4096);
-	ck_assert_uint_eq(c->alignment_offset, 0);
-	ck_assert_uint_ge(c->min_io_size, 1);
-	ck_assert_uint_eq(c->min_io_size % (1 << c->physical_block_exp), 0);
-	ck_assert_uint_eq(c->opt_io_size % c->min_io_size, 0);
-	ck_assert_uint_ge(c->max_discard_sectors, SECTORS);
-	ck_assert_uint_eq(c->max_discard_seg, BLK_RANGES);
+	ck_assert_uint_le(SECTOR << c.physical_block_exp, 4096);
+	ck_assert_uint_eq(c.alignment_offset, 0);
+	ck_assert_uint_ge(c.min_io_size, 1);
+	ck_assert_uint_eq(c.min_io_size % (1 << c.physical_block_exp), 0);
+	ck_assert_uint_eq(c.opt_io_size % c.min_io_size, 0);
+	ck_assert_uint_ge(c.max_discard_sectors, SECTORS);
+	ck_assert_uint_eq(c.max_discard_seg, BLK_RANGES);
 	if (!_i)
-		ck_assert_uint_eq(c->discard_sector_alignment, c->min_io_size);
-	ck_assert_uint_ge(c->max_write_zeroes_sectors, SECTORS);
-	ck_assert_uint_eq(c->max_write_zeroes_seg, BLK_RANGES);
-	ck_assert_uint_eq(c->write_zeroes_may_unmap, !_i);
+		ck_assert_uint_eq(c.discard_sector_alignment, c.min_io_size);
+	ck_assert_uint_ge(c.max_write_zeroes_sectors, SECTORS);
+	ck_assert_uint_eq(c.max_write_zeroes_seg, BLK_RANGES);
+	ck_assert_uint_eq(c.write_zeroes_may_unmap, !_i);
 	/* What is not offered is zero. */
-	ck_assert_uint_eq(c->size_max, 0);
-	ck_assert_mem_eq(&c->geometry, &zero.geometry, sizeof(c->geometry));
-	ck_assert_uint_eq(c->wce, 0);
-	ck_assert_uint_eq(c->num_queues, 0);
-	ck_assert_mem_eq(&c->unused1, &zero.unused1,
-	    (const char *)(c + 1) - (const char *)&c->unused1);
+	ck_assert_uint_eq(c.size_max, 0);
+	ck_assert_mem_eq(&c.geometry, &zero.geometry, sizeof(c.geometry));
+	ck_assert_uint_eq(c.wce, 0);
+	ck_assert_uint_eq(c.num_queues, 0);
+	ck_assert_mem_eq(&c.unused1, &zero.unused1,
+	    (const char *)(&c + 1) - (const char *)&c.unused1);
 }
 END_TEST
 
@@ -520,7 +520,7 @@ START_TEST(the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes)
 	make_file((off_t)5 << 40, 0600);
 	blk = blk_open(&lg.logger, path, 0, "");
 	ck_assert_ptr_nonnull(blk);
-	ck_assert_uint_eq(blk_config(blk)->capacity, UINT64_C(5) << 31);
+	ck_assert_uint_eq(blk_config(blk).capacity, UINT64_C(5) << 31);
 	ck_assert_uint_eq(
 	    request(VIRTIO_BLK_T_IN, (UINT64_C(5) << 31) - 1, 0, SECTOR),
 	    VIRTIO_BLK_S_OK);
@@ -542,7 +542,7 @@ START_TEST(on_a_resize_the_size_is_read_again)
 	ck_assert_uint_eq(
 	    request(VIRTIO_BLK_T_IN, SECTORS, 0, SECTOR), VIRTIO_BLK_S_IOERR);
 	blk_resize(blk);
-	ck_assert_uint_eq(blk_config(blk)->capacity, 2 * SECTORS);
+	ck_assert_uint_eq(blk_config(blk).capacity, 2 * SECTORS);
 	ck_assert_uint_eq(lg.lines, 2);
 	ck_assert_ptr_nonnull(strstr(lg.last, path));
 	ck_assert_ptr_nonnull(strstr(lg.last, "128 sectors, previously 64"));
@@ -553,7 +553,7 @@ START_TEST(on_a_resize_the_size_is_read_again)
 	submit(VIRTIO_BLK_T_IN, SECTORS, 0, SECTOR);
 	ck_assert_int_eq(ftruncate(fd, MAX_LEN / 2), 0);
 	blk_resize(blk);
-	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS / 2);
+	ck_assert_uint_eq(blk_config(blk).capacity, SECTORS / 2);
 	fake_uring.hold = false;
 	ck_assert_uint_eq(*reap()->status, VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, SECTORS / 2, 0, SECTOR),
@@ -569,7 +569,7 @@ START_TEST(a_disk_may_grow_beyond_2_tib)
 	open_disk(MAX_LEN, false);
 	ck_assert_int_eq(ftruncate(fd, sectors * SECTOR), 0);
 	blk_resize(blk);
-	ck_assert_uint_eq(blk_config(blk)->capacity, sectors);
+	ck_assert_uint_eq(blk_config(blk).capacity, sectors);
 	ck_assert_uint_eq(
 	    request(VIRTIO_BLK_T_OUT, sectors - 1, SECTOR, 0), VIRTIO_BLK_S_OK);
 	expect_on_disk((sectors - 1) * SECTOR, out, SECTOR);
@@ -583,7 +583,7 @@ START_TEST(a_disk_that_is_no_disk_any_more_keeps_its_size)
 	open_disk(MAX_LEN, false);
 	ck_assert_int_eq(ftruncate(fd, SECTOR - 1), 0);
 	blk_resize(blk);
-	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS);
+	ck_assert_uint_eq(blk_config(blk).capacity, SECTORS);
 	ck_assert_uint_eq(lg.lines, 1);
 	ck_assert_ptr_nonnull(strstr(lg.last, path));
 }
@@ -811,7 +811,7 @@ END_TEST
 
 START_TEST(a_request_of_as_many_segments_as_allowed_works)
 {
-	uint32_t n = blk_config(blk)->seg_max;
+	uint32_t n = blk_config(blk).seg_max;
 	static const struct framing segments = {
 	    "sectors of two pieces", {16, 128}, {128}};
 
@@ -1271,9 +1271,8 @@ END_TEST
 
 START_TEST(ranges_larger_than_the_limit_are_refused)
 {
-	const struct virtio_blk_config *c = blk_config(blk);
-	uint32_t max =
-	    _i ? c->max_write_zeroes_sectors : c->max_discard_sectors;
+	struct virtio_blk_config c = blk_config(blk);
+	uint32_t max = _i ? c.max_write_zeroes_sectors : c.max_discard_sectors;
 
 	ck_assert_int_eq(ftruncate(fd, (max + UINT64_C(1)) * SECTOR), 0);
 	blk = blk_open(&lg.logger, path, DISK_NO_LOCK, "");
@@ -1373,7 +1372,7 @@ START_TEST(a_disk_that_cannot_discard_does_not_offer_it)
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(blk_features(blk) & FEATURE(VIRTIO_BLK_F_DISCARD), 0);
 	ck_assert(blk_features(blk) & FEATURE(VIRTIO_BLK_F_WRITE_ZEROES));
-	ck_assert_uint_eq(blk_config(blk)->write_zeroes_may_unmap, 0);
+	ck_assert_uint_eq(blk_config(blk).write_zeroes_may_unmap, 0);
 	ck_assert_uint_eq(clear(DISCARD, &range, 1), VIRTIO_BLK_S_UNSUPP);
 	ck_assert_uint_eq(fake_uring.submits, 0);
 }
@@ -1391,7 +1390,7 @@ START_TEST(with_no_discard_a_disk_keeps_its_space)
 	blk = blk_open(&lg.logger, path, DISK_NO_DISCARD, "");
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(blk_features(blk) & FEATURE(VIRTIO_BLK_F_DISCARD), 0);
-	ck_assert_uint_eq(blk_config(blk)->write_zeroes_may_unmap, 0);
+	ck_assert_uint_eq(blk_config(blk).write_zeroes_may_unmap, 0);
 	ck_assert_uint_eq(clear(DISCARD, &range, 1), VIRTIO_BLK_S_UNSUPP);
 	ck_assert_uint_eq(clear(ZEROES, &range, 1), VIRTIO_BLK_S_OK);
 	ck_assert_uint_ge(allocated(), before);
@@ -2227,7 +2226,7 @@ START_TEST(the_last_part_of_a_block_does_not_make_a_file_grow)
 	char end[101];
 
 	open_disk(10 * SECTOR + 100, false);
-	ck_assert_uint_eq(blk_config(blk)->capacity, 10);
+	ck_assert_uint_eq(blk_config(blk).capacity, 10);
 	expect_write(9, SECTOR);
 	expect_write(8, 2 * SECTOR);
 	expect_write(0, 10 * SECTOR);

@@ -356,7 +356,7 @@ START_TEST(a_disk_that_looks_like_an_image_file_is_taken_as_it_is)
 	ck_assert_int_eq(pwrite(file, formats[_i].begin, formats[_i].len, 0),
 	    (ssize_t)formats[_i].len);
 	open_disk();
-	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS);
+	ck_assert_uint_eq(blk_config(blk).capacity, SECTORS);
 	start(USUAL);
 	offer(0, page, VIRTIO_BLK_T_IN, 0);
 	settle_at_once();
@@ -365,7 +365,7 @@ START_TEST(a_disk_that_looks_like_an_image_file_is_taken_as_it_is)
 	offer(4, page, VIRTIO_BLK_T_OUT, 1);
 	settle_at_once();
 	open_disk();
-	ck_assert_uint_eq(blk_config(blk)->capacity, SECTORS);
+	ck_assert_uint_eq(blk_config(blk).capacity, SECTORS);
 	ck_assert_uint_eq(lg.lines, 0);
 }
 END_TEST

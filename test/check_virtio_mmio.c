@@ -233,7 +233,7 @@ static uint64_t
 expected(uint32_t offset, uint32_t size, uint32_t queue_sel,
     uint32_t features_sel, uint64_t features)
 {
-	struct virtio_blk_config c = *blk_config(blk);
+	struct virtio_blk_config c = blk_config(blk);
 	uint64_t value = 0;
 
 	if (offset >= VIRTIO_MMIO_CONFIG) {
