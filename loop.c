@@ -17,6 +17,7 @@
 
 #include "blk.h"
 #include "device.h"
+#include "fds.h"
 #include "guest.h"
 #include "ioreq.h"
 #include "log.h"
@@ -155,7 +156,7 @@ busy_poll(struct loop *l, bool progress)
 bool
 loop_signals(const struct loop_config *config)
 {
-	struct pollfd fd = {.fd = config->signals, .events = POLLIN};
+	struct pollfd fd = {.fd = config->fd[FD_SIGNALS], .events = POLLIN};
 	struct signalfd_siginfo signal;
 
 	while (poll(&fd, 1, 0) == 1) {
@@ -178,11 +179,7 @@ loop_signals(const struct loop_config *config)
 static int
 wait_events(struct loop *l, int timeout)
 {
-	struct pollfd fd[] = {
-	    {.fd = ioreq_fd(l->on.io), .events = POLLIN},
-	    {.fd = blk_fd(l->on.blk), .events = POLLIN},
-	    {.fd = l->on.terminating ? -1 : l->on.signals, .events = POLLIN},
-	};
+	struct pollfd fd[FD_POLLED];
 	int n;
 
 	/*
@@ -191,13 +188,17 @@ wait_events(struct loop *l, int timeout)
 	 */
 	if (timeout > 0 && l->event && ioreq_ack_event(l->on.io) < 0)
 		return 1;
-	n = poll(fd, 3, timeout);
-	l->event = n > 0 && fd[0].revents != 0;
+	for (int i = 0; i < FD_POLLED; i++)
+		fd[i] = (struct pollfd){.fd = l->on.fd[i], .events = POLLIN};
+	if (l->on.terminating)
+		fd[FD_SIGNALS].fd = -1;
+	n = poll(fd, FD_POLLED, timeout);
+	l->event = n > 0 && fd[FD_EVENTS].revents != 0;
 	if (n == 0 && timeout > 0 && !ioreq_domain_exists(l->on.io)) {
 		log_msg(l->on.log, XTL_NOTICE, -1, "the guest is gone");
 		return 0;
 	}
-	if (n > 0 && fd[2].revents != 0)
+	if (n > 0 && fd[FD_SIGNALS].revents != 0)
 		l->on.terminating = loop_signals(&l->on);
 	l->now = l->last_event_check = now();
 	return -1;

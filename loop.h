@@ -25,7 +25,7 @@ struct loop_config {
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct device *dev;
-	int signals;	  /* signalfd */
+	const int *fd;	  /* FD_COUNT descriptors */
 	bool terminating; /* a signal has asked for our end already */
 	uint64_t poll_ns; /* busy polling before sleeping */
 };

@@ -26,6 +26,7 @@
 #include <xen/sys/evtchn.h>
 #include <xen/sys/privcmd.h>
 
+#include "fds.h"
 #include "log.h"
 #include "sandbox.h"
 
@@ -62,8 +63,8 @@ drop_privileges(xentoollog_logger *log, const struct passwd *user)
 	struct __user_cap_header_struct header = {
 	    .version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
-	const struct rlimit max_fds = {
-	    3, 3}; /* poll() fails with more than that */
+	/* poll() fails with more than that. */
+	const struct rlimit max_fds = {FD_POLLED, FD_POLLED};
 
 	/* Fails without CAP_SETPCAP, harmlessly. */
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
@@ -100,30 +101,29 @@ drop_privileges(xentoollog_logger *log, const struct passwd *user)
 			 ##__VA_ARGS__))
 
 static bool
-load_filter(xentoollog_logger *log, const struct sandbox *sandbox)
+load_filter(xentoollog_logger *log, const int *fd)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int e = ctx == NULL ? -ENOMEM : 0;
 
 	/* Event channels: */
-	ALLOW(read, ARG_EQ(0, sandbox->events));
-	ALLOW(write, ARG_EQ(0, sandbox->events));
-	ALLOW(
-	    ioctl, ARG_EQ(0, sandbox->events), ARG_EQ(1, IOCTL_EVTCHN_NOTIFY));
+	ALLOW(read, ARG_EQ(0, fd[FD_EVENTS]));
+	ALLOW(write, ARG_EQ(0, fd[FD_EVENTS]));
+	ALLOW(ioctl, ARG_EQ(0, fd[FD_EVENTS]), ARG_EQ(1, IOCTL_EVTCHN_NOTIFY));
 	/* The disk: */
-	ALLOW(io_uring_enter, ARG_EQ(0, sandbox->uring));
-	ALLOW(io_uring_register, ARG_EQ(0, sandbox->uring),
+	ALLOW(io_uring_enter, ARG_EQ(0, fd[FD_URING]));
+	ALLOW(io_uring_register, ARG_EQ(0, fd[FD_URING]),
 	    ARG_EQ(1, IORING_UNREGISTER_FILES));
-	ALLOW(fdatasync, ARG_EQ(0, sandbox->sync));
-	ALLOW(lseek, ARG_EQ(0, sandbox->disk));
-	ALLOW(pread64, ARG_EQ(0, sandbox->disk));
-	ALLOW(pwrite64, ARG_EQ(0, sandbox->disk));
-	ALLOW(preadv, ARG_EQ(0, sandbox->disk));
-	ALLOW(pwritev, ARG_EQ(0, sandbox->disk));
-	ALLOW(ioctl, ARG_EQ(0, sandbox->disk), ARG_EQ(1, BLKDISCARD));
-	ALLOW(fallocate, ARG_EQ(0, sandbox->disk));
+	ALLOW(fdatasync, ARG_EQ(0, fd[FD_SYNC]));
+	ALLOW(lseek, ARG_EQ(0, fd[FD_DISK]));
+	ALLOW(pread64, ARG_EQ(0, fd[FD_DISK]));
+	ALLOW(pwrite64, ARG_EQ(0, fd[FD_DISK]));
+	ALLOW(preadv, ARG_EQ(0, fd[FD_DISK]));
+	ALLOW(pwritev, ARG_EQ(0, fd[FD_DISK]));
+	ALLOW(ioctl, ARG_EQ(0, fd[FD_DISK]), ARG_EQ(1, BLKDISCARD));
+	ALLOW(fallocate, ARG_EQ(0, fd[FD_DISK]));
 	/* The signalfd: */
-	ALLOW(read, ARG_EQ(0, sandbox->signals));
+	ALLOW(read, ARG_EQ(0, fd[FD_SIGNALS]));
 	/* Interrupts, and whether the domain exists: */
 	ALLOW(ioctl, ARG_EQ(1, IOCTL_PRIVCMD_DM_OP));
 	/* Guest memory, with sleeps while Xen pages it in, and our heap: */
@@ -159,5 +159,6 @@ sandbox_enter(struct xentoollog_logger *log, const struct sandbox *sandbox)
 	/* Only root can chroot. */
 	if (geteuid() == 0 && !enter_empty_root(log))
 		return false;
-	return drop_privileges(log, sandbox->user) && load_filter(log, sandbox);
+	return drop_privileges(log, sandbox->user) &&
+	       load_filter(log, sandbox->fd);
 }

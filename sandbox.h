@@ -14,11 +14,7 @@ struct xentoollog_logger;
 /* What the sandbox leaves. */
 struct sandbox {
 	const struct passwd *user; /* setuid to it; NULL: do not */
-	int events;		   /* descriptor of the event channels */
-	int uring;		   /* descriptor of the ring */
-	int disk;		   /* descriptor of the disk */
-	int sync;		   /* ... for fdatasync() */
-	int signals;		   /* descriptor of the signals */
+	const int *fd;		   /* FD_COUNT descriptors */
 };
 
 /*

@@ -25,6 +25,7 @@
 #include "blk.h"
 #include "device.h"
 #include "disk.h"
+#include "fds.h"
 #include "guest.h"
 #include "ioreq.h"
 #include "log.h"
@@ -66,7 +67,7 @@ struct vdisk {
 	struct guest *guest;
 	struct ioreq_server *io;
 	struct blk *blk;
-	int signals; /* signalfd */
+	int fd[FD_COUNT];
 };
 
 static const char usage[] =
@@ -384,8 +385,8 @@ open_all(struct vdisk *v, const struct options *o)
 
 	int pidfile = -1;
 
-	v->signals = open_signals();
-	if (v->signals < 0)
+	v->fd[FD_SIGNALS] = open_signals();
+	if (v->fd[FD_SIGNALS] < 0)
 		return log_error(v->log, errno, "cannot create a signalfd");
 	v->blk = blk_open(v->log, o->path, o->flags, o->serial);
 	if (v->blk == NULL)
@@ -403,6 +404,10 @@ open_all(struct vdisk *v, const struct options *o)
 	/* Event channels that are free mean that nothing is in flight. */
 	if (v->io == NULL || !blk_retain(v->blk, ioreq_fd(v->io)))
 		return false;
+	v->fd[FD_EVENTS] = ioreq_fd(v->io);
+	v->fd[FD_URING] = blk_fd(v->blk);
+	v->fd[FD_DISK] = blk_disk(v->blk)->fd;
+	v->fd[FD_SYNC] = blk_disk(v->blk)->sync;
 	/* Now nobody else serves the disk, who may have that pid file. */
 	return pidfile < 0 || write_pid(v, pidfile, o->pidfile);
 }
@@ -413,14 +418,7 @@ open_all(struct vdisk *v, const struct options *o)
 static bool
 enter_sandbox(struct vdisk *v, const struct options *o)
 {
-	const struct sandbox sandbox = {
-	    .user = o->user,
-	    .events = ioreq_fd(v->io),
-	    .uring = blk_fd(v->blk),
-	    .disk = blk_disk(v->blk)->fd,
-	    .sync = blk_disk(v->blk)->sync,
-	    .signals = v->signals,
-	};
+	const struct sandbox sandbox = {.user = o->user, .fd = v->fd};
 
 	if (!o->no_sandbox)
 		return sandbox_enter(v->log, &sandbox);
@@ -455,7 +453,7 @@ handle_access(struct vdisk *v, const struct options *o, uint64_t poll_ns)
 	    .io = v->io,
 	    .blk = v->blk,
 	    .dev = device_open(v->log, v->io, v->guest, v->blk, o->legacy),
-	    .signals = v->signals,
+	    .fd = v->fd,
 	    .poll_ns = poll_ns,
 	};
 

@@ -36,6 +36,7 @@
 #include "asan.h"
 #include "cases.h"
 #include "fake_log.h"
+#include "fds.h"
 #include "sandbox.h"
 
 static struct fake_log logger;
@@ -61,13 +62,14 @@ setup(void)
 static void
 enter(const char *user)
 {
+	const int fd[FD_COUNT] = {[FD_EVENTS] = events[0],
+	    [FD_URING] = uring.ring_fd,
+	    [FD_SIGNALS] = signals,
+	    [FD_DISK] = disk,
+	    [FD_SYNC] = disk};
 	const struct sandbox sandbox = {
 	    .user = user != NULL ? getpwnam(user) : NULL,
-	    .events = events[0],
-	    .uring = uring.ring_fd,
-	    .disk = disk,
-	    .sync = disk,
-	    .signals = signals,
+	    .fd = fd,
 	};
 
 	if (!sandbox_enter(&logger.logger, &sandbox))

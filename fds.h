@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The descriptors of a vdisk that serves: those that the event loop polls, and
+ * all that its sandbox allows to use.
+ */
+#ifndef FDS_H
+#define FDS_H
+
+enum {
+	FD_EVENTS,  /* event channels, ioreq_fd() */
+	FD_URING,   /* io_uring, blk_fd() */
+	FD_SIGNALS, /* signalfd */
+	FD_POLLED,  /* number of those that are polled; the others: */
+	FD_DISK = FD_POLLED,
+	FD_SYNC, /* the disk, for fdatasync() */
+	FD_COUNT,
+};
+
+#endif
