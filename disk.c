@@ -156,7 +156,7 @@ open_file(struct disk *disk, unsigned flags)
 		if (!disk->device || !exclusive || read_only)
 			disk->fd = disk->sync;
 		else if (disk->fd < 0)
-			disk->fd = open(disk->path, flags | O_EXCL);
+			disk->fd = open(disk->path, oflags | O_EXCL);
 		if (disk->fd >= 0 &&
 		    (!exclusive || lock(disk->fd, read_only) == 0))
 			return true;
