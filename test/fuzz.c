@@ -1787,7 +1787,13 @@ start_unfit(const struct op *op)
 	blk = open_disk();
 	CHECK(blk != NULL, "no disk");
 	opens++;
+	/* A damaged state may have another used ring. */
+	memcpy(&mirror.used, (const uint8_t *)io.state + 88, 8);
+	memcpy(&mirror.num, (const uint8_t *)io.state + 96, 4);
+	mirror.ready = ((const uint8_t *)io.state)[100];
+	in_device = true;
 	dev = device_open(&lg.logger, &io, &guest, blk, legacy);
+	in_device = false;
 	if (op->a % 4 < 2 && drv.live)
 		CHECK(dev == NULL, "another disk is taken for the same");
 	free(dev);
