@@ -2,29 +2,26 @@
 /*
  * Guest memory as one linear window: guest-physical address 'gpa' is at window
  * + gpa, so what is contiguous for the guest is contiguous here, and finding a
- * page is testing a bit.  Owns the window, the knowledge of which pages are
- * mapped in it, and how many may be.  Does not know what they are used for.
+ * page is testing a bit.  Owns the window, which pages are mapped in it, and
+ * how many may be.  Does not know what they are used for.
  *
- * What is mapped takes from what the host has for all its programs: on an
- * auto-translated dom0, Linux's privcmd takes a page of dom0's for every page
- * of a mapping, even if the guest has none there, and keeps it until the
- * mapping goes as a whole; if it is split, the wrong pages are freed.  So no
- * mapping is kept in which a page is missing, what is mapped is bounded, and it
- * is given back by chunks, which no mapping crosses: all mappings of one go
- * with one call.
+ * On an auto-translated dom0, Linux's privcmd takes a page of dom0's for every
+ * page of a mapping, even if the guest has none there, until the mapping goes
+ * as a whole; if it is split, the wrong pages are freed.  So no mapping is kept
+ * in which a page is missing, what is mapped is bounded, and it is evicted by
+ * chunks, which no mapping crosses: all mappings of one go with one call.
  *
- * A page whose chunk has none mapped is looked for elsewhere first, alone,
- * since to look for it in the window costs page tables that stay.  It then gets
- * its neighbours, and when another page of the chunk is needed, all of the
- * chunk, since the calls cost more than the pages do.  Near the limit that
- * would drive out too much, so there it is neighbours only, and in the end
- * single pages.
+ * The first page of a chunk is probed outside the window, where page tables of
+ * an absent one would stay.  It is mapped with its neighbours, and at the next
+ * fault the whole chunk is, since calls cost more than pages.  Near the limit
+ * it is neighbours only, and in the end single pages.
  */
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/param.h>
 #include <sys/queue.h>
@@ -50,52 +47,38 @@
 #define CLUSTER UINT64_C(16)
 
 /*
- * Guest-physical addresses of guests that are mapped one to one reach as far as
- * the host's.  A host with a smaller address space of its own (arm64 kernels
- * with 39 bits) gets a smaller window, which still covers any guest that such a
- * host can run.
+ * Addresses of guests that are mapped one to one reach as far as the host's.  A
+ * smaller address space (arm64 kernels with 39 bits) gets a smaller window,
+ * which still covers any guest that such a host can run.
  */
 #define WINDOW_BITS_MAX 46
 #define WINDOW_BITS_MIN 34
 
-/*
- * Ranges reported to Xen at a time: privcmd takes 4096 bytes of them at most.
- */
+/* Ranges reported to Xen at a time: privcmd takes 4096 bytes at most. */
 #define EXTENTS	     128
 
 #define WINDOW_PROT  PROT_NONE
 #define WINDOW_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
-/*
- * Mappings, each of which is an area of our address space, and so may be what
- * is between two: half of what Linux allows (vm.max_map_count), less our
- * others.
- */
+/* Each mapping is a VMA, and so may be the gap after it (vm.max_map_count). */
 #define AREAS_MAX UINT64_C(32000)
 
-/* Chunks whose descriptions become writable together. */
+/* Descriptions of chunks that become writable, and count as memory, together. */
 #define LEAF UINT64_C(4096)
 
-/*
- * In pages: what a request of the usual size can need, scattered as it may be.
- */
-#define LIMIT_MIN UINT64_C(2048)
-
-/* Part of the host's means that is for one disk. */
-#define LIMIT_DIVISOR 16
-
-/* Seconds for which less is mapped after the host has refused more. */
-#define SHORTAGE_BACKOFF_S 10
+/* In pages: for a request of the usual size, scattered as it may be. */
+#define LIMIT_MIN	   UINT64_C(2048)
+#define LIMIT_DIVISOR	   16 /* of the host's memory, for one disk */
+#define SHORTAGE_BACKOFF_S 10 /* with a lower limit, after a shortage */
 
 struct chunk {
 	uint64_t present[CHUNK / 64]; /* a bit per page: 1 is mapped */
 	TAILQ_ENTRY(chunk) link;      /* if there are any */
-	uint32_t
-	    pinned_pass; /* guest->reclaim_pass when guest_pin() was told */
-	uint16_t pages;	 /* mapped */
-	uint16_t areas;	 /* ... by so many mappings */
-	bool used;	 /* since guest_reclaim() came by */
-	bool sparse;	 /* pages were missing */
+	uint32_t pinned_pass;	      /* reclaim_pass at its guest_pin() */
+	uint16_t pages;		      /* mapped */
+	uint16_t areas;		      /* ... by so many mappings */
+	bool used;		      /* since guest_reclaim() came by */
+	bool sparse;		      /* pages were missing */
 } __attribute__((aligned(128)));
 
 struct guest {
@@ -107,7 +90,7 @@ struct guest {
 	uint64_t areas;		    /* ... by so many mappings */
 	uint64_t limit; /* of both, since page tables are pages, too: for now */
 	uint64_t bound; /* ... ever */
-	uint64_t pages_short; /* pages that guest_map() could not map */
+	uint64_t pages_short; /* that guest_map() could not map */
 	enum guest_map_error map_error;
 	bool no_fault_around;  /* map nothing that is not asked for */
 	bool shortage_logged;  /* that the host has no room */
@@ -117,8 +100,7 @@ struct guest {
 	xenforeignmemory_handle *fmem;
 	xendevicemodel_handle *dmod;
 	domid_t domid;
-	bool leaf[((UINT64_C(1) << WINDOW_BITS_MAX) >> PAGE_BITS) / CHUNK /
-		  LEAF]; /* writable */
+	bool leaf[1 << (WINDOW_BITS_MAX - PAGE_BITS - 9 - 12)]; /* writable */
 	/* What was written to, and not reported yet. */
 	struct xen_dm_op_modified_memory_extent written[EXTENTS];
 	unsigned nwritten;
@@ -128,9 +110,9 @@ struct guest {
 static bool
 is_present(const struct guest *guest, uint64_t page)
 {
-	return guest->chunk[page / CHUNK].present[page / 64 % (CHUNK / 64)] >>
-		   (page % 64) &
-	       1;
+	const uint64_t *present = guest->chunk[page / CHUNK].present;
+
+	return present[page % CHUNK / 64] >> (page % 64) & 1;
 }
 
 static char *
@@ -140,17 +122,18 @@ at(const struct guest *guest, uint64_t page)
 }
 
 /*
- * Put fresh memory in place of what is there.  If it cannot be, we must not go
- * on: pages that the guest gave up would stay within reach.
+ * Replace what is mapped there.  If that fails we must not go on: pages that
+ * the guest gave up would stay accessible.
  */
 static void
 map_anonymous(struct guest *guest, void *p, uint64_t len, int prot)
 {
-	if (mmap(p, len, prot, WINDOW_FLAGS | MAP_FIXED, -1, 0) != MAP_FAILED)
-		return;
-	/* With all the areas in use that we may have, one must go first. */
-	if (munmap(p, len) == 0 &&
-	    mmap(p, len, prot, WINDOW_FLAGS | MAP_FIXED, -1, 0) != MAP_FAILED)
+	const int flags = WINDOW_FLAGS | MAP_FIXED;
+
+	/* If no further VMA is allowed, one must go first. */
+	if (mmap(p, len, prot, flags, -1, 0) != MAP_FAILED ||
+	    (munmap(p, len) == 0 &&
+		mmap(p, len, prot, flags, -1, 0) != MAP_FAILED))
 		return;
 	log_msg(guest->log, XTL_CRITICAL, errno, "cannot unmap guest memory");
 	/* Not abort(), whose system calls the sandbox does not allow. */
@@ -163,9 +146,6 @@ unmap(struct guest *guest, char *p, uint64_t pages)
 	map_anonymous(guest, p, pages << PAGE_BITS, WINDOW_PROT);
 }
 
-/*
- * In seconds.
- */
 static time_t
 now(void)
 {
@@ -176,8 +156,7 @@ now(void)
 }
 
 /*
- * The host has no room for another mapping.  We make some: others need it as we
- * do, and do not know how to wait.
+ * The host has no room for another mapping: give some back to the others.
  */
 static void
 handle_shortage(struct guest *guest)
@@ -216,9 +195,6 @@ map_range(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 	return false;
 }
 
-/*
- * Whether the guest has the page.
- */
 static bool
 probe(struct guest *guest, uint64_t page)
 {
@@ -245,14 +221,12 @@ account(struct guest *guest, uint64_t from, uint64_t to)
 	c->areas++;
 	guest->pages += to - from;
 	guest->areas++;
-	for (; from < to; from++)
-		c->present[from / 64 % (CHUNK / 64)] |= UINT64_C(1)
-							<< (from % 64);
+	for (uint64_t bit = 1; from < to; from++)
+		c->present[from % CHUNK / 64] |= bit << (from % 64);
 }
 
 /*
- * The end of the pages from 'from' on, before 'to', that are all there or all
- * missing, as 'err' says.
+ * The end of the run of pages from 'from' on that are all there or all missing.
  */
 static uint64_t
 run(const int *err, uint64_t from, uint64_t to)
@@ -265,35 +239,44 @@ run(const int *err, uint64_t from, uint64_t to)
 }
 
 /*
+ * Map pages [from, to) of a chunk if the guest has all of them: err[] says.
+ * False: the host refuses.
+ */
+static bool
+map_whole(struct guest *guest, uint64_t from, uint64_t to, int *err)
+{
+	uint64_t n = to - from;
+
+	if (!map_range(guest, at(guest, from), from, n, err))
+		return false;
+	if (err[0] == 0 && run(err, 0, n) == n)
+		account(guest, from, to);
+	else
+		unmap(guest, at(guest, from), n);
+	return true;
+}
+
+/*
  * Map what the guest has of pages [from, to) of a chunk, none of which is
  * mapped: where pages are missing, 'page' and all longer runs.
  */
 static void
 map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
 {
-	uint64_t n = to - from, end;
+	uint64_t n = to - from, i, end;
 	int err[CHUNK], again[CHUNK];
 
-	if (!map_range(guest, at(guest, from), from, n, err))
+	if (!map_whole(guest, from, to, err) || is_present(guest, from))
 		return;
-	if (err[0] == 0 && run(err, 0, n) == n) {
-		account(guest, from, to);
-		return;
-	}
-	unmap(guest, at(guest, from), n);
 	guest->chunk[page / CHUNK].sparse |= n > CLUSTER;
-	for (uint64_t i = 0; i < n; i = end) {
+	for (i = 0; i < n; i = end) {
+		bool asked = page - from >= i;
+
 		end = run(err, i, n);
-		if (err[i] != 0 || (end - i < CLUSTER &&
-				       (page < from + i || page >= from + end)))
-			continue;
-		if (!map_range(
-			guest, at(guest, from + i), from + i, end - i, again))
+		asked &= page - from < end;
+		if (err[i] == 0 && (end - i >= CLUSTER || asked) &&
+		    !map_whole(guest, from + i, from + end, again))
 			return;
-		if (again[0] == 0 && run(again, 0, end - i) == end - i)
-			account(guest, from + i, from + end);
-		else /* it is just giving them up */
-			unmap(guest, at(guest, from + i), end - i);
 	}
 }
 
@@ -309,8 +292,8 @@ limit(struct guest *guest)
 }
 
 /*
- * Map the missing page 'page', and in the same go what else is needed before
- * page 'end', or may be soon.
+ * Map the missing page 'page', and around it what is needed before page 'end',
+ * or may be soon.
  */
 static bool
 fault_in(struct guest *guest, uint64_t page, uint64_t end)
@@ -346,18 +329,17 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 			if (is_present(guest, to))
 				break;
 		guest->pages_short = to - from + 1;
+		guest->map_error = guest->limit < guest->bound
+				       ? GUEST_NO_RESOURCES
+				       : GUEST_OVER_LIMIT;
+		if (guest->pages + guest->areas + guest->pages_short >
+			choice[i].most ||
+		    guest->areas >= AREAS_MAX)
+			continue;
 		guest->map_error = GUEST_NOT_PRESENT;
-		if (guest->pages + guest->areas + guest->pages_short <=
-			choice[i].most &&
-		    guest->areas < AREAS_MAX) {
-			map_present(guest, page, from, to);
-			if (guest->map_error == GUEST_NOT_PRESENT)
-				break;
-		} else {
-			guest->map_error = guest->limit < guest->bound
-					       ? GUEST_NO_RESOURCES
-					       : GUEST_OVER_LIMIT;
-		}
+		map_present(guest, page, from, to);
+		if (guest->map_error == GUEST_NOT_PRESENT)
+			break;
 	}
 	guest->no_fault_around |= guest->map_error == GUEST_OVER_LIMIT;
 	return is_present(guest, page);
@@ -426,8 +408,7 @@ evict(struct guest *guest, struct chunk *c)
 }
 
 /*
- * By the CLOCK algorithm: what was used again since the last time is spared
- * once.
+ * The CLOCK algorithm: what was used again since the last time is spared once.
  */
 bool
 guest_reclaim(struct guest *guest)
@@ -466,12 +447,10 @@ guest_unmap_all(struct guest *guest)
 	guest->limit = guest->bound;
 	if (guest->pages == 0)
 		return;
-	/* The kernel unmaps whatever stood there. */
 	unmap(guest, guest->window, guest->size >> PAGE_BITS);
 	map_anonymous(guest, guest->chunk,
 	    guest->size / PAGE_BYTES / CHUNK * sizeof(struct chunk), PROT_READ);
-	for (uint64_t i = 0; i < sizeof(guest->leaf); i++)
-		guest->leaf[i] = false;
+	memset(guest->leaf, false, sizeof(guest->leaf));
 	TAILQ_INIT(&guest->mapped);
 	guest->pages = guest->areas = 0;
 }
@@ -479,24 +458,26 @@ guest_unmap_all(struct guest *guest)
 void
 guest_wrote(struct guest *guest, uint64_t gpa, uint64_t len)
 {
-	struct xen_dm_op_modified_memory_extent *e;
+	struct xen_dm_op_modified_memory_extent *e = guest->written;
 	uint64_t first = gpa >> PAGE_BITS, end;
 
 	if (len == 0 || __builtin_add_overflow(gpa, len - 1, &end) ||
 	    end >= guest->size)
 		return;
 	end = (end >> PAGE_BITS) + 1;
-	e = guest->nwritten > 0 ? &guest->written[guest->nwritten - 1] : NULL;
-	if (e != NULL && first >= e->first_pfn &&
-	    first <= e->first_pfn + e->nr) {
-		e->nr = MAX(e->nr, end - e->first_pfn);
+	e += guest->nwritten;
+	if (guest->nwritten > 0 && first >= e[-1].first_pfn &&
+	    first <= e[-1].first_pfn + e[-1].nr) {
+		e[-1].nr = MAX(e[-1].nr, end - e[-1].first_pfn);
 		return;
 	}
-	if (guest->nwritten == EXTENTS)
+	if (guest->nwritten == EXTENTS) {
 		guest_report(guest);
-	guest->written[guest->nwritten++] =
-	    (struct xen_dm_op_modified_memory_extent){
-		.first_pfn = first, .nr = end - first};
+		e = guest->written;
+	}
+	e->first_pfn = first;
+	e->nr = end - first;
+	guest->nwritten++;
 }
 
 static int
@@ -535,16 +516,15 @@ guest_report(struct guest *guest)
 }
 
 /*
- * Bytes of a guest's memory that this host can spare for one disk: a share of
- * our domain's own memory, which pays for the rest, or on Arm of the address
- * space that Xen has left it for foreign pages, if that is less (all regions
- * but the first, which is for grants, in 64 bits each).
+ * What this host can spare for one disk: a share of our domain's own memory or,
+ * if less, on Arm of the address space that Xen leaves it for foreign pages
+ * (all regions but the first, which is for grants).
  */
 static uint64_t
 default_limit(void)
 {
 	uint64_t memory = sysconf(_SC_PHYS_PAGES) * PAGE_BYTES, room = 0;
-	uint64_t region[64][2];
+	uint64_t region[64][2]; /* address, size */
 	int fd = open("/proc/device-tree/hypervisor/reg", O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? 0 : read(fd, region, sizeof(region));
 
@@ -561,23 +541,22 @@ default_limit(void)
 static bool
 reserve(struct guest *guest)
 {
-	uint64_t chunks;
+	const uint64_t chunk_bytes = CHUNK << PAGE_BITS;
+	uint64_t len;
 	void *window;
 
 	for (int bits = WINDOW_BITS_MAX; bits >= WINDOW_BITS_MIN; bits--) {
 		guest->size = UINT64_C(1) << bits;
-		chunks = guest->size / PAGE_BYTES / CHUNK;
-		guest->chunk = mmap(NULL, chunks * sizeof(struct chunk),
-		    PROT_READ, WINDOW_FLAGS, -1, 0);
-		window = mmap(NULL, guest->size + 2 * (CHUNK << PAGE_BITS),
-		    WINDOW_PROT, WINDOW_FLAGS, -1, 0);
+		len = guest->size / PAGE_BYTES / CHUNK * sizeof(struct chunk);
+		guest->chunk = mmap(NULL, len, PROT_READ, WINDOW_FLAGS, -1, 0);
+		window = mmap(NULL, guest->size + 2 * chunk_bytes, WINDOW_PROT,
+		    WINDOW_FLAGS, -1, 0);
 		/* So that the page tables of a chunk are its own. */
-		guest->window =
-		    (char *)roundup((uintptr_t)window, CHUNK << PAGE_BITS);
+		guest->window = (char *)roundup((uintptr_t)window, chunk_bytes);
 		if (guest->chunk != MAP_FAILED && window != MAP_FAILED)
 			return true;
 		if (guest->chunk != MAP_FAILED)
-			munmap(guest->chunk, chunks * sizeof(struct chunk));
+			munmap(guest->chunk, len);
 	}
 	return false;
 }

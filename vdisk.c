@@ -55,10 +55,7 @@ struct options {
 	int poll;	     /* microseconds; -1: calibrated */
 	uint64_t map_limit;
 	const struct passwd *user;
-	bool daemon;
-	bool no_sandbox;
-	bool legacy;
-	bool verbose;
+	bool given[UCHAR_MAX + 1]; /* by the letters of parse_option() */
 };
 
 /* What is open. */
@@ -98,9 +95,7 @@ static const char help[] =
     "  -V, --version       print the version\n\n"
     "Numbers are decimal or 0x-hexadecimal.  See vdisk(8).\n";
 
-/*
- * End with 'status', and a message with 'error', or -1, before there is a log.
- */
+/* Exit with 'status' and a message, see log_error(), before there is a log. */
 static _Noreturn void __attribute__((format(printf, 3, 4)))
 fail(int status, int error, const char *format, ...)
 {
@@ -113,18 +108,12 @@ fail(int status, int error, const char *format, ...)
 	exit(status);
 }
 
-/*
- * Reject the command line: 'value' is invalid for argument 'name'.
- */
 static _Noreturn void
 usage_error(const char *name, const char *value, const char *why)
 {
 	fail(EXIT_USAGE, -1, "%s '%s': %s", name, value, why);
 }
 
-/*
- * Print what was asked for, and end.
- */
 static _Noreturn void
 print(const char *text, const char *more)
 {
@@ -161,30 +150,13 @@ parse_number(const char *name, const char *text, uint64_t limit)
 static void
 parse_option(struct options *o, int c)
 {
+	o->given[c] = true;
 	switch (c) {
-	case 'd':
-		o->daemon = true;
-		break;
-	case 'D':
-		o->flags |= DISK_DIRECT;
-		break;
-	case 'H':
-		o->flags |= DISK_NO_DISCARD;
-		break;
 	case 'h':
 		print(usage, help);
-	case 'l':
-		o->legacy = true;
-		break;
-	case 'L':
-		o->flags |= DISK_NO_LOCK;
-		break;
 	case 'M':
 		o->map_limit = MIB * parse_number("MAP_LIMIT", optarg,
 					 ADDRESS_LIMIT / MIB);
-		break;
-	case 'N':
-		o->no_sandbox = true;
 		break;
 	case 'p':
 		o->pidfile = optarg;
@@ -194,9 +166,6 @@ parse_option(struct options *o, int c)
 	case 'P':
 		o->poll = parse_number("POLL", optarg, POLL_US_MAX + 1);
 		break;
-	case 'r':
-		o->flags |= DISK_READ_ONLY;
-		break;
 	case 's':
 		o->serial = optarg;
 		break;
@@ -205,12 +174,9 @@ parse_option(struct options *o, int c)
 		if (o->user == NULL)
 			usage_error("USER", optarg, "no such user");
 		break;
-	case 'v':
-		o->verbose = true;
-		break;
 	case 'V':
 		print("vdisk " VDISK_VERSION, "\n");
-	default: /* getopt has logged it */
+	case '?': /* getopt has logged it */
 		exit(EXIT_USAGE);
 	}
 }
@@ -249,6 +215,10 @@ parse_arguments(int argc, char **argv)
 		exit(EXIT_USAGE);
 	}
 	argv += optind;
+	o.flags = (o.given['r'] ? DISK_READ_ONLY : 0) |
+		  (o.given['D'] ? DISK_DIRECT : 0) |
+		  (o.given['H'] ? DISK_NO_DISCARD : 0) |
+		  (o.given['L'] ? DISK_NO_LOCK : 0);
 	o.domid = parse_number("DOMID", argv[0], DOMID_LIMIT);
 	o.base = parse_number("MMIO_BASE", argv[1], ADDRESS_LIMIT);
 	if (o.base % VIRTIO_MMIO_SIZE != 0)
@@ -264,9 +234,7 @@ parse_arguments(int argc, char **argv)
 	return o;
 }
 
-/*
- * A descriptor of nothing, which not every host has as /dev/null.
- */
+/* Not every host has /dev/null. */
 static int
 open_nothing(void)
 {
@@ -276,9 +244,9 @@ open_nothing(void)
 }
 
 /*
- * Make sure that 0, 1 and 2 are open, so that no file of ours is taken for
- * stdout or stderr, and nothing else: whoever started us may wait for the end
- * of a pipe, or of a lock, and in the sandbox it would be within reach.
+ * Have 0, 1 and 2 open, so that no file of ours is taken for stdout or stderr,
+ * and nothing else: our parent may wait for the end of a pipe or lock, and the
+ * sandbox would leave it accessible.
  */
 static void
 open_standard_streams(void)
@@ -327,8 +295,7 @@ daemonize(void)
 }
 
 /*
- * Write our number to 'fd', the file 'path', which may have another's: it is
- * left alone until there is one to take its place.
+ * Replace the process ID in 'fd', the file 'path', without emptying it first.
  */
 static bool
 write_pid(struct vdisk *v, int fd, const char *path)
@@ -336,17 +303,16 @@ write_pid(struct vdisk *v, int fd, const char *path)
 	char line[16];
 	int len = sprintf(line, "%d\n", (int)getpid());
 
-	if (pwrite(fd, line, len, 0) == len) {
-		(void)!ftruncate(fd, len); /* a device has no length */
-		close(fd);
-		return true;
-	}
-	return log_error(v->log, errno, "cannot write %s", path);
+	if (pwrite(fd, line, len, 0) != len)
+		return log_error(v->log, errno, "cannot write %s", path);
+	(void)!ftruncate(fd, len); /* a device has no length */
+	close(fd);
+	return true;
 }
 
 /*
- * Block the signals that we handle and receive them by a signalfd. That would
- * get those, too, which whoever started us has us ignore, as nohup(1) does.
+ * Block the signals that we handle and receive them by a signalfd, but for
+ * those that are ignored, as by nohup(1).
  */
 static int
 open_signals(void)
@@ -367,9 +333,8 @@ open_signals(void)
 }
 
 /*
- * Open everything: the disk first, since user errors are found there, and the
- * IOREQ server last, since from then on the guest's accesses block until we
- * complete them.
+ * The disk comes first, since user errors are found there, and the IOREQ server
+ * last: from then on the guest's accesses block until we complete them.
  */
 static bool
 open_all(struct vdisk *v, const struct options *o)
@@ -382,7 +347,6 @@ open_all(struct vdisk *v, const struct options *o)
 	    .state_size = VIRTIO_MMIO_STATE_SIZE,
 	    .state_version = VIRTIO_MMIO_STATE_VERSION,
 	};
-
 	int pidfile = -1;
 
 	v->fd[FD_SIGNALS] = open_signals();
@@ -408,7 +372,7 @@ open_all(struct vdisk *v, const struct options *o)
 	v->fd[FD_URING] = blk_fd(v->blk);
 	v->fd[FD_DISK] = blk_disk(v->blk)->fd;
 	v->fd[FD_SYNC] = blk_disk(v->blk)->sync;
-	/* Now nobody else serves the disk, who may have that pid file. */
+	/* Now nobody else serves the disk, and uses the pid file. */
 	return pidfile < 0 || write_pid(v, pidfile, o->pidfile);
 }
 
@@ -420,7 +384,7 @@ enter_sandbox(struct vdisk *v, const struct options *o)
 {
 	const struct sandbox sandbox = {.user = o->user, .fd = v->fd};
 
-	if (!o->no_sandbox)
+	if (!o->given['N'])
 		return sandbox_enter(v->log, &sandbox);
 	log_msg(v->log, XTL_WARN, -1, "running without a sandbox");
 	return true;
@@ -442,17 +406,17 @@ notify_ready(void)
 }
 
 /*
- * Listen to the guest, until the end.  Returns the exit status.
+ * Serve the guest until the end.  Returns the exit status.
  */
 static int
-handle_access(struct vdisk *v, const struct options *o, uint64_t poll_ns)
+serve_guest(struct vdisk *v, const struct options *o, uint64_t poll_ns)
 {
 	struct loop_config loop = {
 	    .log = v->log,
 	    .guest = v->guest,
 	    .io = v->io,
 	    .blk = v->blk,
-	    .dev = device_open(v->log, v->io, v->guest, v->blk, o->legacy),
+	    .dev = device_open(v->log, v->io, v->guest, v->blk, o->given['l']),
 	    .fd = v->fd,
 	    .poll_ns = poll_ns,
 	};
@@ -476,13 +440,13 @@ main(int argc, char **argv)
 
 	open_standard_streams();
 	o = parse_arguments(argc, argv);
-	if (o.daemon)
+	if (o.given['d'])
 		daemonize();
-	log_init(&log, o.verbose ? XTL_DEBUG : XTL_NOTICE);
+	log_init(&log, o.given['v'] ? XTL_DEBUG : XTL_NOTICE);
 	v.log = &log.logger;
 	poll_ns = o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
 	if (open_all(&v, &o) && enter_sandbox(&v, &o))
-		status = handle_access(&v, &o, poll_ns);
+		status = serve_guest(&v, &o, poll_ns);
 	if (v.blk != NULL)
 		blk_close(v.blk);
 	return status;
