@@ -5,8 +5,7 @@
  * rings or guest-physical addresses, nor how the disk is read and written.
  *
  * A request that is invalid or needs no I/O completes when it is submitted; any
- * other is at any time one operation of the engine's.  Either way it is
- * returned by blk_reap().
+ * other is one operation of the engine's at a time.
  */
 #include <endian.h>
 #include <errno.h>
@@ -123,14 +122,12 @@ can_discard(const struct blk *blk)
 uint64_t
 blk_features(const struct blk *blk)
 {
-	return UINT64_C(1) << VIRTIO_BLK_F_SEG_MAX |
-	       UINT64_C(1) << VIRTIO_BLK_F_BLK_SIZE |
-	       UINT64_C(1) << VIRTIO_BLK_F_TOPOLOGY |
-	       UINT64_C(1) << VIRTIO_BLK_F_FLUSH |
-	       UINT64_C(1) << VIRTIO_BLK_F_CONFIG_WCE |
-	       (uint64_t)blk->disk.read_only << VIRTIO_BLK_F_RO |
-	       (uint64_t)can_discard(blk) << VIRTIO_BLK_F_DISCARD |
-	       (uint64_t)!blk->disk.read_only << VIRTIO_BLK_F_WRITE_ZEROES;
+	return 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE |
+	       1 << VIRTIO_BLK_F_TOPOLOGY | 1 << VIRTIO_BLK_F_FLUSH |
+	       1 << VIRTIO_BLK_F_CONFIG_WCE |
+	       blk->disk.read_only << VIRTIO_BLK_F_RO |
+	       can_discard(blk) << VIRTIO_BLK_F_DISCARD |
+	       !blk->disk.read_only << VIRTIO_BLK_F_WRITE_ZEROES;
 }
 
 void
@@ -158,8 +155,7 @@ blk_set_writeback(struct blk *blk, bool writeback)
 }
 
 /*
- * A flush has failed, with 'error', or if that is -1, one of a predecessor's.
- * That is told once, as Linux does.
+ * A flush has failed, with 'error', or -1: one of a predecessor's.  Logged once.
  */
 static void
 fail_flushes(struct blk *blk, int error)
@@ -208,15 +204,13 @@ static bool
 iov_pull(struct iovec *iov, unsigned n, void *to, size_t len)
 {
 	char *p = to;
+	size_t some;
 
-	for (; n > 0 && len > 0; iov++, n--) {
-		size_t some = MIN(len, iov->iov_len);
-
+	for (; n > 0 && len > 0; iov++, n--, p += some, len -= some) {
+		some = MIN(len, iov->iov_len);
 		memcpy(p, iov->iov_base, some);
 		iov->iov_base = (char *)iov->iov_base + some;
 		iov->iov_len -= some;
-		p += some;
-		len -= some;
 	}
 	return len == 0;
 }
@@ -256,10 +250,10 @@ iov_size(const struct iovec *iov, unsigned n)
 static void
 get_id(const struct blk *blk, struct engine_op *op)
 {
-	for (unsigned i = 0; i < op->segments; i++) {
-		size_t some =
-		    MIN(sizeof(blk->serial) - op->done, op->data[i].iov_len);
+	size_t some;
 
+	for (unsigned i = 0; i < op->segments; i++) {
+		some = MIN(sizeof(blk->serial) - op->done, op->data[i].iov_len);
 		memcpy(op->data[i].iov_base, blk->serial + op->done, some);
 		op->done += some;
 	}
@@ -276,25 +270,24 @@ complete_req(struct blk *blk, struct blk_req *req, uint8_t status)
 	*req->status = status;
 	blk->stats.requests++;
 	blk->stats.errors += status != VIRTIO_BLK_S_OK;
-	/*
-	 * The status byte is the last one: it counts if all before it were
-	 * written.
-	 */
+	/* The status byte, the last one, counts if all before were written. */
 	req->written = filled + (filled == req->data_in_len);
 	STAILQ_INSERT_TAIL(&blk->done, &req->op, link);
 }
 
-/*
- * Submit a read or write at 'sector', if it is within the capacity.
- */
+static bool
+beyond_capacity(const struct blk *blk, uint64_t sector, uint64_t sectors)
+{
+	return sectors > capacity(blk) || sector > capacity(blk) - sectors;
+}
+
 static void
 submit_rw(struct blk *blk, struct blk_req *req, uint64_t sector)
 {
 	struct engine_op *op = &req->op;
-	uint64_t sectors = op->remaining / SECTOR;
 
-	if (op->remaining % SECTOR != 0 || sectors > capacity(blk) ||
-	    sector > capacity(blk) - sectors ||
+	if (op->remaining % SECTOR != 0 ||
+	    beyond_capacity(blk, sector, op->remaining / SECTOR) ||
 	    (op->opcode == ENGINE_WRITE && blk->disk.read_only)) {
 		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 	} else if (op->remaining == 0) {
@@ -319,10 +312,9 @@ flush(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * The request has changed the disk: if other writes are stable when they
- * complete, this one must be.  That takes an fdatasync() for all that are at
- * it, not RWF_DSYNC for each, of which one would be told of another one's
- * loss.
+ * The request has changed the disk.  In write-through mode it takes a flush,
+ * merged with others', not RWF_DSYNC, where one write would get the error of
+ * another.
  */
 static void
 finish_write(struct blk *blk, struct blk_req *req)
@@ -359,8 +351,8 @@ next_range(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * Write zeroes to the range, or to the first part of it; the rest becomes the
- * next range.
+ * Write zeroes to the first part of the range, from the request's iovecs, which
+ * are not needed any more; the rest becomes the next range.
  */
 static void
 write_zeros(struct blk *blk, struct blk_req *req)
@@ -369,16 +361,14 @@ write_zeros(struct blk *blk, struct blk_req *req)
 	struct virtio_blk_discard_write_zeroes *r = &req->range[req->ranges];
 	struct engine_op *op = &req->op;
 	uint64_t remaining = op->remaining;
+	struct iovec *iov = op->data = req->iov;
 
-	/* The request's own iovecs are not needed any more. */
-	op->data = req->iov;
-	for (op->segments = 0; op->segments < BLK_IOVECS && remaining > 0;) {
-		struct iovec *iov = &req->iov[op->segments++];
-
+	for (; iov < req->iov + BLK_IOVECS && remaining > 0; iov++) {
 		iov->iov_base = (void *)zeros;
 		iov->iov_len = MIN(remaining, sizeof(zeros));
 		remaining -= iov->iov_len;
 	}
+	op->segments = iov - req->iov;
 	op->opcode = ENGINE_WRITE;
 	op->remaining -= remaining;
 	r->sector = htole64((op->offset + op->remaining) / SECTOR);
@@ -415,8 +405,7 @@ handle_discard_zeroes(struct blk *blk, struct blk_req *req)
 		    (discard && flags != 0))
 			status = VIRTIO_BLK_S_UNSUPP;
 		else if (sectors > (discard ? DISCARD_MAX : ZEROES_MAX) ||
-			 sectors > capacity(blk) ||
-			 sector > capacity(blk) - sectors)
+			 beyond_capacity(blk, sector, sectors))
 			status = VIRTIO_BLK_S_IOERR;
 	}
 	if (status == VIRTIO_BLK_S_OK)
@@ -478,7 +467,7 @@ blk_submit(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * Tell of a failed operation that is no flush, at most once a second.
+ * Log a failed operation that is no flush, at most once a second.
  */
 static void
 log_failure(struct blk *blk, const struct blk_req *req)
@@ -517,8 +506,7 @@ fall_back(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * The request's operation has completed: start the next one, or complete the
- * request.
+ * Start the request's next operation, or complete it.
  */
 static void
 complete_op(struct blk *blk, struct blk_req *req)
@@ -581,8 +569,7 @@ void
 blk_fail(struct blk *blk, struct blk_req *req)
 {
 	req->status = req->iov[0].iov_base;
-	req->data_in_len =
-	    1; /* at least: nothing is written from the start on */
+	req->data_in_len = 1; /* or more: nothing is written from its start */
 	req->op = (struct engine_op){.opcode = ENGINE_READ};
 	blk->inflight++;
 	complete_req(blk, req, VIRTIO_BLK_S_IOERR);

@@ -2,7 +2,6 @@
 /*
  * The virtio-blk device behind the queue (virtio 1.2, 5.2): requests, and the
  * configuration space.
- * Knows nothing of rings or guest-physical addresses.
  */
 #ifndef BLK_H
 #define BLK_H
@@ -19,13 +18,9 @@ struct xentoollog_logger;
 struct blk;
 struct disk;
 
-/*
- * Limits: requests in flight, iovecs of one request, ranges of one discard or
- * write zeroes.
- */
-#define BLK_REQS   256
-#define BLK_IOVECS 256
-#define BLK_RANGES 32
+#define BLK_REQS   256 /* in flight */
+#define BLK_IOVECS 256 /* of one request */
+#define BLK_RANGES 32  /* of one discard or write zeroes */
 
 /*
  * One request: first the 'readable' buffers, then the 'writable' ones, as
@@ -67,10 +62,9 @@ struct virtio_blk_config blk_config(const struct blk *blk);
 uint64_t blk_features(const struct blk *blk);
 
 /*
- * Read the size of the disk again and log it; blk_config() is updated.  No
- * request goes beyond that.  In a file that was made smaller and not looked at
- * again, reads behind its end fail, and writes make it as large again as they
- * need: to look at it before each would cost too much, and be too early.
+ * Read the size of the disk again and log it.  No request goes beyond it.  In a
+ * file that has been truncated since, reads beyond its end fail, and writes
+ * extend it: to check before each would be costly and still a race.
  */
 void blk_resize(struct blk *blk);
 
@@ -85,17 +79,16 @@ struct blk_stats {
 const struct blk_stats *blk_stats(const struct blk *blk);
 
 /*
- * Whether writes complete before they are on stable storage (5.2.6.2).  Those
- * that have completed are brought there by blk_sync(), which waits for it.
+ * Whether writes complete before they are on stable storage (5.2.6.2).
+ * blk_sync() flushes those that have completed, and waits.
  */
 void blk_set_writeback(struct blk *blk, bool writeback);
 void blk_sync(struct blk *blk);
 
 /*
- * Where it is kept that a flush has failed: in *failed, which is the caller's,
- * outlives this process, and stays 1 from then on; before, 0.  Linux tells of
- * what it could not write only once, so no flush will succeed any more, and no
- * write that must be stable when it completes.
+ * Where it is kept that a flush has failed: *failed, which outlives this
+ * process, is 0 before and 1 from then on.  Linux reports a writeback error
+ * only once, so no later flush succeeds, nor a write in write-through mode.
  */
 void blk_keep(struct blk *blk, uint16_t *failed);
 

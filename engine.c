@@ -8,18 +8,15 @@
  *
  * Direct I/O is not possible on foreign mappings (VM_PFNMAP: get_user_pages()
  * refuses them), so it uses a bounded pool of bounce buffers, allocated in the
- * order of arrival.  Requests that are not aligned to the block size fall back
- * to buffered I/O, which does the read-modify-write.  Direct and buffered I/O
- * are never in flight at the same time: they are coherent only one after the
- * other.  Some file systems (FUSE, 9p) cannot even do I/O that is cached on
- * such memory, and get the buffers, too.
+ * order of arrival.  Some file systems (FUSE, 9p) need them for buffered I/O,
+ * too.  Requests that are not aligned to the block size fall back to buffered
+ * I/O, which does the read-modify-write.  Direct and buffered I/O are never in
+ * flight at the same time: they are coherent only one after the other.
  *
- * On tmpfs I/O never blocks, but it does not support NOWAIT and io_uring would
- * punt each operation to a worker thread, which costs more than the operation:
- * so it is done with synchronous preadv() and pwritev().  In both cases each
- * kick has a budget, so that accesses of vCPUs do not wait for long.  What
- * io_uring cannot do since the host is short of something is done at once, too,
- * however long that takes.
+ * On tmpfs, which has no NOWAIT, io_uring would punt each operation to a worker
+ * thread, which costs more than the operation: so I/O there is synchronous.
+ * Each kick has a budget, so that accesses of vCPUs do not wait for long.  What
+ * io_uring cannot do for want of resources is synchronous, too.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,21 +36,17 @@
 #include "log.h"
 
 /*
- * How often an operation is started again after EINTR, EAGAIN, ENOMEM or
- * EFAULT: guest memory can be missing for a moment while more of it is being
- * mapped.
+ * Retries after EINTR, EAGAIN, ENOMEM or EFAULT: guest memory can be missing
+ * for a moment while more of it is being mapped.
  */
 #define RETRIES 16
 
 /* Seconds for which the host may have no memory for an operation. */
 #define STARVATION_MAX 30
 
-/*
- * The bounce buffers: the pool, the most that one operation gets, and the unit
- * of allocation, aligned enough for any disk.
- */
+/* Bounce buffers, in units that are aligned enough for any disk. */
 #define BOUNCE_POOL_SIZE (UINT32_C(4) << 20)
-#define BOUNCE_MAX	 (UINT32_C(1) << 20)
+#define BOUNCE_MAX	 (UINT32_C(1) << 20) /* of one operation */
 #define PAGE		 UINT32_C(4096)
 
 /*
@@ -94,32 +87,34 @@ struct engine {
 static int
 open_ring(struct engine *engine, const struct disk *disk, unsigned max)
 {
-	struct io_uring_restriction allowed[] = {
-	    {.opcode = IORING_RESTRICTION_REGISTER_OP,
-		.register_op = IORING_REGISTER_FILES_UPDATE},
-	    {.opcode = IORING_RESTRICTION_REGISTER_OP,
-		.register_op = IORING_UNREGISTER_FILES},
-	    {.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
-		.sqe_flags = IOSQE_FIXED_FILE},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
-	    {.opcode = IORING_RESTRICTION_SQE_OP,
-		.sqe_op = IORING_OP_READ_FIXED},
-	    /* Not if read-only: */
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
-	    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
-	    {.opcode = IORING_RESTRICTION_SQE_OP,
-		.sqe_op = IORING_OP_WRITE_FIXED},
-	    {.opcode = IORING_RESTRICTION_SQE_OP,
-		.sqe_op = IORING_OP_FALLOCATE},
+	/* Registering, flags, and operations; the last five not if read-only. */
+	static const struct {
+		uint8_t kind, what;
+	} list[] = {
+	    {IORING_RESTRICTION_REGISTER_OP, IORING_REGISTER_FILES_UPDATE},
+	    {IORING_RESTRICTION_REGISTER_OP, IORING_UNREGISTER_FILES},
+	    {IORING_RESTRICTION_SQE_FLAGS_REQUIRED, IOSQE_FIXED_FILE},
+	    {IORING_RESTRICTION_SQE_OP, IORING_OP_READ},
+	    {IORING_RESTRICTION_SQE_OP, IORING_OP_READV},
+	    {IORING_RESTRICTION_SQE_OP, IORING_OP_READ_FIXED},
+	    {IORING_RESTRICTION_SQE_OP, IORING_OP_FSYNC},
+	    {IORING_RESTRICTION_SQE_OP, IORING_OP_WRITE},
+	    {IORING_RESTRICTION_SQE_OP, IORING_OP_WRITEV},
+	    {IORING_RESTRICTION_SQE_OP, IORING_OP_WRITE_FIXED},
+	    {IORING_RESTRICTION_SQE_OP, IORING_OP_FALLOCATE},
 	};
-	unsigned n = disk->read_only ? 6 : sizeof(allowed) / sizeof(allowed[0]);
+	enum { ALL = sizeof(list) / sizeof(list[0]) };
+	struct io_uring_restriction allowed[ALL] = {0};
+	unsigned n = disk->read_only ? ALL - 5 : ALL;
 	struct iovec buffers = {NULL, BOUNCE_POOL_SIZE};
 	const int files[] = {disk->fd, disk->direct, disk->sync, -1};
 	struct io_uring *uring = &engine->uring;
 	int e;
 
+	for (unsigned i = 0; i < n; i++) {
+		allowed[i].opcode = list[i].kind;
+		allowed[i].sqe_op = list[i].what; /* a union */
+	}
 	e = io_uring_queue_init(max, uring, IORING_SETUP_R_DISABLED);
 	if (e == 0)
 		e = io_uring_register_files(uring, files, RETAINED + 1);
@@ -262,9 +257,6 @@ release(struct engine *engine, struct engine_op *op, int done)
 	bounce_put(engine, op->buffer, op->len);
 }
 
-/*
- * One synchronous transfer.  The number of bytes, or -1 with errno.
- */
 static ssize_t
 pread_pwrite(int fd, const struct engine_op *op, unsigned segments)
 {
@@ -272,7 +264,7 @@ pread_pwrite(int fd, const struct engine_op *op, unsigned segments)
 	void *data = op->buffer != NULL ? op->buffer : op->data->iov_base;
 	size_t len = op->buffer != NULL ? op->len : op->data->iov_len;
 
-	if (segments == 1 || op->buffer != NULL) /* costs the kernel less */
+	if (segments == 1 || op->buffer != NULL) /* cheaper */
 		return read ? pread(fd, data, len, op->offset)
 			    : pwrite(fd, data, len, op->offset);
 	return read ? preadv(fd, op->data, segments, op->offset)
@@ -280,8 +272,7 @@ pread_pwrite(int fd, const struct engine_op *op, unsigned segments)
 }
 
 /*
- * Transfer of the rest what the budget allows, from or to memory; or what the
- * buffer holds.  The number of bytes or -errno.
+ * Transfer what the budget allows, or the buffer holds.  Bytes or -errno.
  */
 static ssize_t
 transfer_sync(struct engine *engine, struct engine_op *op)
@@ -309,7 +300,7 @@ is_transfer(const struct engine_op *op)
 }
 
 /*
- * Do without io_uring what is no transfer.  What io_uring would say.
+ * Without io_uring, an operation that is no transfer, with the same result.
  */
 static int
 perform(struct engine *engine, const struct engine_op *op)
@@ -328,14 +319,12 @@ perform(struct engine *engine, const struct engine_op *op)
 	return result < 0 ? -errno : 0;
 }
 
-/*
- * Prepare an SQE for the rest of the operation, or for its next part.
- */
 static void
 submit(struct engine *engine, struct engine_op *op)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&engine->uring);
 	bool read = op->opcode == ENGINE_READ;
+	int rw = read ? IORING_OP_READ : IORING_OP_WRITE;
 
 	if (op->opcode == ENGINE_FLUSH)
 		io_uring_prep_fsync(sqe, SYNC, IORING_FSYNC_DATASYNC);
@@ -347,11 +336,11 @@ submit(struct engine *engine, struct engine_op *op)
 		    read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe,
 		    DIRECT, op->buffer, op->len, op->offset);
 	else if (op->buffer != NULL)
-		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
-		    CACHED, op->buffer, op->len, op->offset);
-	else if (op->segments == 1) /* the cheaper call */
-		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
-		    CACHED, op->data->iov_base, op->data->iov_len, op->offset);
+		io_uring_prep_rw(
+		    rw, sqe, CACHED, op->buffer, op->len, op->offset);
+	else if (op->segments == 1) /* cheaper */
+		io_uring_prep_rw(rw, sqe, CACHED, op->data->iov_base,
+		    op->data->iov_len, op->offset);
 	else
 		io_uring_prep_rw(read ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
 		    CACHED, op->data, op->segments, op->offset);
@@ -360,9 +349,8 @@ submit(struct engine *engine, struct engine_op *op)
 }
 
 /*
- * Submit the flushes that have arrived since the last ones were submitted, once
- * those are complete.  One fsync serves all: what was written before any of
- * them was written before it.
+ * Submit the flushes that have arrived since the last ones, once those are
+ * complete, as one fsync.
  */
 static void
 start_flushes(struct engine *engine)
@@ -390,9 +378,6 @@ engine_start(struct engine *engine, struct engine_op *op)
 	STAILQ_INSERT_TAIL(&engine->queued, op, link);
 }
 
-/*
- * The fsync of all flushes in flight has completed.
- */
 static void
 complete_flushes(struct engine *engine, int error)
 {
@@ -404,8 +389,8 @@ complete_flushes(struct engine *engine, int error)
 }
 
 /*
- * The memory of the guest cannot be used by this file system: from now on it
- * gets buffers.  False: it had one, or there are none.
+ * This file system cannot use the guest's memory: from now on it gets bounce
+ * buffers.  False: it had one, or there are none.
  */
 static bool
 bounce(struct engine *engine, const struct engine_op *op)
@@ -417,7 +402,7 @@ bounce(struct engine *engine, const struct engine_op *op)
 }
 
 /*
- * The host has no memory even for what we do ourselves: whether to wait.
+ * The host has no memory even for synchronous I/O: whether to wait.
  */
 static bool
 wait_for_memory(struct engine *engine)
@@ -435,9 +420,9 @@ wait_for_memory(struct engine *engine)
 }
 
 /*
- * Whether an operation that ended with 'res' is to be started again: this was
- * no fault of the disk's.  ECANCELED is io_uring's word for a thread that it
- * needs and does not get.  From a flush, ENOMEM can be what became of data.
+ * Whether to retry an operation that ended with 'res', which was not the disk's
+ * fault.  ECANCELED: io_uring could not create a worker thread.  From a flush,
+ * ENOMEM can be a writeback error.
  */
 static bool
 is_passing(struct engine *engine, struct engine_op *op, int res)
@@ -457,8 +442,7 @@ is_passing(struct engine *engine, struct engine_op *op, int res)
 }
 
 /*
- * The operation has completed with result 'res': queue the rest, retry, or
- * return it.
+ * The operation has completed with 'res': queue the rest, retry, or return it.
  */
 static void
 complete(struct engine *engine, struct engine_op *op, int res)
@@ -519,9 +503,6 @@ start_queued(struct engine *engine)
 	}
 }
 
-/*
- * Submit what can be submitted now.
- */
 static void
 kick(struct engine *engine)
 {
@@ -589,9 +570,7 @@ engine_retain(struct engine *engine, int fd)
 	int e =
 	    io_uring_register_files_update(&engine->uring, RETAINED, &fd, 1);
 
-	if (e < 0)
-		log_error(engine->log, -e, "cannot set up io_uring");
-	return e >= 0;
+	return e >= 0 || log_error(engine->log, -e, "cannot set up io_uring");
 }
 
 void

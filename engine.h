@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Asynchronous operations on the disk, each carried on until complete.  Knows
- * nothing of virtio.
+ * Asynchronous operations on the disk, each carried on until complete.
  */
 #ifndef ENGINE_H
 #define ENGINE_H
@@ -79,8 +78,8 @@ int engine_fd(const struct engine *engine);
 bool engine_retain(struct engine *engine, int fd);
 
 /*
- * Let go of the disk and of 'fd', which io_uring would do only some time after
- * the end of this process.  What is under way is waited for.
+ * Close the files of the ring, which io_uring would do only some time after the
+ * end of this process.  Waits for operations in flight.
  */
 void engine_close(struct engine *engine);
 

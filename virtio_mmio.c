@@ -38,10 +38,9 @@
 	    VIRTIO_CONFIG_S_FAILED)
 
 /*
- * The whole state of the device, of fixed size and without pointers.  It
- * outlives this process, which may be killed between any two stores.  Every
- * register access is idempotent, since it stays pending for the successor until
- * it is completed.
+ * The whole state of the device, of fixed size and without pointers, since it
+ * outlives this process.  Every register access is idempotent, since it stays
+ * pending for the successor until it is completed.
  */
 struct device_state {
 	uint64_t device_features; /* offered since the last reset */
@@ -78,9 +77,6 @@ all_features(const struct virtio_mmio *dev)
 	       FEATURE(VIRTIO_RING_F_EVENT_IDX);
 }
 
-/*
- * Raise the interrupt for VIRTIO_MMIO_INT_VRING or VIRTIO_MMIO_INT_CONFIG.
- */
 static void
 interrupt(struct virtio_mmio *dev, uint32_t cause)
 {
@@ -96,8 +92,7 @@ virtio_mmio_interrupt(struct virtio_mmio *dev)
 }
 
 /*
- * The guest can cause faults as often as it can reset the device, so the log is
- * rate-limited.
+ * A guest can cause faults without end, so the log is rate-limited.
  */
 void
 virtio_mmio_fault(struct virtio_mmio *dev, const char *why)
@@ -118,9 +113,8 @@ virtio_mmio_fault(struct virtio_mmio *dev, const char *why)
 }
 
 /*
- * All but one thing is as in a new device: that a flush has failed concerns the
- * disk, of which the host's cache may still show what was never written to it.
- * Whoever is in the guest now would be deceived in the same way.
+ * That a flush has failed stays: it concerns the disk, of which the host's
+ * cache may still show what was never written to it.
  */
 static void
 reset(struct virtio_mmio *dev)
@@ -132,12 +126,9 @@ reset(struct virtio_mmio *dev)
 	s->device_features = all_features(dev);
 	s->capacity = le64toh(config.capacity);
 	s->blk_size = le32toh(config.blk_size);
-	s->driver_features = 0;
-	s->driver_features_unknown = 0;
-	s->device_features_sel = s->driver_features_sel = 0;
-	s->queue_sel = 0;
-	s->interrupt_status = 0;
-	s->write_through = 0;
+	s->driver_features = s->driver_features_unknown = 0;
+	s->device_features_sel = s->driver_features_sel = s->queue_sel = 0;
+	s->interrupt_status = s->write_through = 0;
 	s->status = 0;
 	ioreq_interrupt(dev->io, 0);
 }
@@ -233,9 +224,6 @@ write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 	return true;
 }
 
-/*
- * Set half 0 or 1 of *v, the low or the high 32 bits.
- */
 static void
 set_half(uint64_t *v, unsigned half, uint32_t data)
 {
@@ -251,30 +239,23 @@ static void
 write_queue(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 {
 	struct virtqueue_state *q = &dev->s->queue;
+	unsigned half = offset % 8 / 4; /* of an address: low, high */
 
 	if (dev->s->queue_sel != 0 || q->ready)
 		return;
-	switch (offset) {
+	switch (offset - 4 * half) {
 	case VIRTIO_MMIO_QUEUE_NUM:
-		q->num = data;
+		if (half == 0)
+			q->num = data;
 		break;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
-		set_half(&q->desc, 0, data);
-		break;
-	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
-		set_half(&q->desc, 1, data);
+		set_half(&q->desc, half, data);
 		break;
 	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
-		set_half(&q->driver, 0, data);
-		break;
-	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
-		set_half(&q->driver, 1, data);
+		set_half(&q->driver, half, data);
 		break;
 	case VIRTIO_MMIO_QUEUE_USED_LOW:
-		set_half(&q->device, 0, data);
-		break;
-	case VIRTIO_MMIO_QUEUE_USED_HIGH:
-		set_half(&q->device, 1, data);
+		set_half(&q->device, half, data);
 		break;
 	}
 }
@@ -452,9 +433,7 @@ write_config(
 bool
 virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 {
-	/*
-	 * Registers take aligned 32-bit accesses (4.2.2.2), configuration any.
-	 */
+	/* Registers take aligned 32-bit accesses (4.2.2.2), the rest any. */
 	bool config = a->offset >= VIRTIO_MMIO_CONFIG;
 	bool whole = a->size == 4 && a->offset % 4 == 0;
 
@@ -472,11 +451,9 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 }
 
 /*
- * Why the state that was left cannot be continued with the disk that we have,
- * or NULL.  The driver can be told of nothing but growth (5.2.5): not that
- * features are gone, that blocks are larger, or that the end has come nearer,
- * unless nothing is left.  What it discards and fails (blk.c) need not be
- * signalled.
+ * Why the state cannot be continued with this disk, or NULL.  The driver can be
+ * notified of another capacity only (5.2.5), and expects none smaller, but for
+ * 0.  Discard may go: it is advisory, and fails.
  */
 static const char *
 state_incompatible(const struct virtio_mmio *dev)
@@ -494,8 +471,8 @@ state_incompatible(const struct virtio_mmio *dev)
 		return "--legacy differs";
 	if ((changed & FEATURE(VIRTIO_BLK_F_RO)) != 0)
 		return "read-only differs";
-	if ((s->device_features & changed & ~FEATURE(VIRTIO_BLK_F_DISCARD)) !=
-	    0)
+	changed &= s->device_features;
+	if ((changed & ~FEATURE(VIRTIO_BLK_F_DISCARD)) != 0)
 		return "a feature that was offered is gone";
 	if (config.capacity == 0) /* ejected, until another one comes */
 		return NULL;
@@ -507,8 +484,7 @@ state_incompatible(const struct virtio_mmio *dev)
 }
 
 /*
- * The capacity is stored last, so that a successor rather signals twice than
- * never.
+ * The capacity is stored last: a successor rather signals twice than never.
  */
 void
 virtio_mmio_resize(struct virtio_mmio *dev)
@@ -524,9 +500,6 @@ virtio_mmio_resize(struct virtio_mmio *dev)
 	s->capacity = capacity;
 }
 
-/*
- * Restore the state that a killed predecessor left.
- */
 static bool
 restore_state(struct virtio_mmio *dev)
 {
@@ -571,14 +544,12 @@ virtio_mmio_open(struct virtio_mmio *dev)
 bool
 virtio_mmio_queue_active(const struct virtio_mmio *dev)
 {
-	uint32_t status = dev->s->status;
+	const uint32_t bad =
+	    VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED;
 
-	if (dev->legacy) /* whose drivers may start without it (3.1.2) */
-		status |= VIRTIO_CONFIG_S_DRIVER_OK;
-	return (status &
-		   (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
-		       VIRTIO_CONFIG_S_FAILED)) == VIRTIO_CONFIG_S_DRIVER_OK &&
-	       dev->s->queue.ready;
+	/* Legacy drivers may start without DRIVER_OK (3.1.2). */
+	return dev->s->queue.ready && (dev->s->status & bad) == 0 &&
+	       (dev->legacy || (dev->s->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }
 
 bool

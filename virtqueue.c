@@ -4,14 +4,12 @@
  * rings and descriptors, and is the only file that turns guest-physical
  * addresses into pointers.  Does not know what the buffers mean.
  *
- * The guest owns the rings and may write anything into them at any time.  So
- * each word is loaded once, and validated after; our own positions are in the
- * queue's state and are never read back from the rings.
+ * The guest may write anything into the rings at any time: each word is loaded
+ * once, and validated after; our own positions are never read back from them.
  *
- * The state is stored in an order that leaves something to continue from when
- * this process is killed between any two stores; compiler_barrier() marks where
- * the order matters.  A chain is in one of three places, and each move between
- * them is committed by one store:
+ * This process may be killed between any two stores to the state;
+ * compiler_barrier() marks where their order matters.  A chain is in one of
+ * three places, and each move between them is committed by one store:
  *
  *   available -> in flight   last_avail_idx + 1.  Before it, 'popped_head'
  *                            names the head and its bit in 'inflight' is set;
@@ -25,14 +23,12 @@
  *                            'published' follows.  To store the index twice is
  *                            harmless.
  *
- * A guest that is migrated is copied while it runs, so that what we write to
- * its memory must be reported (guest_report()), after it was written, or the
- * copy could be made in between.  What a chain's buffers were filled with is
- * reported before the driver sees the chain in the used ring: when it does, and
- * if we are killed, nobody has to come back to it.  Of the used ring, index and
- * event index are written after that, and reported the next time, which is at
- * the latest before the driver's reset of the device is answered; and there
- * must be one, as no device is migrated.
+ * For live migration, what we write to guest memory must be reported after it
+ * was written (guest_report()).  For buffers that is before the driver sees the
+ * chain in the used ring, so that nobody has to come back to it, even if we are
+ * killed.  The used ring's index and event index are written after that, and
+ * reported the next time, at the latest before the driver's reset of the device
+ * is completed, which must come, as no device is migrated.
  */
 #include <endian.h>
 #include <string.h>
@@ -65,9 +61,8 @@ struct unaligned64 {
 #define STORE32(p, v) __atomic_store_n(p, htole32(v), __ATOMIC_RELAXED)
 
 /*
- * Order stores to the state page as a successor of this process sees them: a
- * kill takes effect between two instructions, so the compiler must not reorder
- * them, and no CPU barrier is needed.
+ * Order stores to the state: a kill takes effect between two instructions, so
+ * no CPU barrier is needed.
  */
 static inline void
 compiler_barrier(void)
@@ -86,8 +81,7 @@ static int parse_chain(
     struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain);
 
 /*
- * guest_map() gave nothing: 'why' is the guest's fault, if it has no such
- * memory.
+ * guest_map() has failed: a fault only if the guest has no such memory.
  */
 static int
 map_error(struct virtqueue *vq, const char *why)
@@ -134,10 +128,9 @@ inflight_bit(uint16_t head)
 }
 
 /*
- * Report what was written to the used ring, and to the buffers of all chains
- * that the driver does not see there yet.  To find the buffers again costs less
- * than to keep them, and they are still the device's; but they need not be
- * mapped any more.  0, or VIRTQUEUE_AGAIN: nothing was reported.
+ * Report what was written to the used ring, and to the buffers of chains that
+ * are not published yet, which are parsed again: that costs less than to keep
+ * them.  0, or VIRTQUEUE_AGAIN: nothing was reported.
  */
 static int
 report(struct virtqueue *vq)
@@ -168,10 +161,7 @@ virtqueue_reset(struct virtqueue *vq)
 {
 	struct virtqueue_state *s = vq->s;
 
-	/*
-	 * First: the rest of the state is ignored while the queue is not
-	 * ready.
-	 */
+	/* First: while it is not ready the rest of the state is ignored. */
 	virtqueue_disable(vq);
 	*s = (struct virtqueue_state){.num = VIRTQUEUE_NUM_MAX};
 }
@@ -206,12 +196,14 @@ virtqueue_enable(struct virtqueue *vq, uint64_t features)
 	    s->driver % VRING_AVAIL_ALIGN_SIZE != 0 ||
 	    s->device % VRING_USED_ALIGN_SIZE != 0)
 		return fault(vq, "ring not aligned");
-	if ((desc_table(vq) == NULL &&
-		map_error(vq, "ring not in guest memory") == -1) ||
-	    (avail_ring(vq) == NULL &&
-		map_error(vq, "ring not in guest memory") == -1) ||
-	    (used_ring(vq) == NULL &&
-		map_error(vq, "ring not in guest memory") == -1))
+	vq->fault = NULL;
+	if (desc_table(vq) == NULL)
+		map_error(vq, "ring not in guest memory");
+	if (avail_ring(vq) == NULL)
+		map_error(vq, "ring not in guest memory");
+	if (used_ring(vq) == NULL)
+		map_error(vq, "ring not in guest memory");
+	if (vq->fault != NULL)
 		return -1;
 
 	/* Keep what the driver has set: a killed access is repeated. */
@@ -234,9 +226,6 @@ count_inflight(const struct virtqueue_state *s)
 	return n;
 }
 
-/*
- * Publish all pushed chains to the driver.
- */
 static void
 publish_used_idx(struct virtqueue_state *s, struct vring_used *u)
 {
@@ -248,8 +237,7 @@ publish_used_idx(struct virtqueue_state *s, struct vring_used *u)
 }
 
 /*
- * Each step leaves a state that can be adopted again, so that a kill in here is
- * no different.
+ * Each step leaves a state that can be adopted again.
  */
 int
 virtqueue_adopt(struct virtqueue *vq, uint64_t features)
@@ -296,13 +284,14 @@ add_buffer(
 
 	if (!writable && chain->writable > 0) /* 2.7.4.2 */
 		return fault(vq, "readable buffer after a writable one");
-	if (chain->report && writable)
-		guest_wrote(vq->guest, d->addr, d->len);
-	if (chain->report)
+	if (chain->report) {
+		if (writable)
+			guest_wrote(vq->guest, d->addr, d->len);
 		return 0;
-	if (chain->status_only && (!writable || d->len == 0))
-		return 0;
+	}
 	if (chain->status_only) {
+		if (!writable || d->len == 0)
+			return 0;
 		d->addr += d->len - 1;
 		d->len = 1;
 		chain->writable = n = 0;
@@ -333,8 +322,7 @@ add_buffer(
  * Collect the buffers of the chain that starts at descriptor 'head' (2.7.5).
  *
  * An indirect table may be longer than the ring, up to the largest queue size:
- * 2.7.5.3.1 forbids it, but Linux does it when memory is short and it makes the
- * ring smaller than it was offered.
+ * 2.7.5.3.1 forbids it, but Linux does it with a ring that it made smaller.
  */
 static int
 parse_chain(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
@@ -439,10 +427,7 @@ virtqueue_pop_inflight(
 
 	if (u == NULL)
 		return map_error(vq, "used ring not in guest memory");
-	/*
-	 * The driver may have seen what was pushed, and made the same heads
-	 * available again: it must not be pushed any more when they are popped.
-	 */
+	/* Before a head is popped again that the driver has seen as used. */
 	if (s->published != s->used_idx) {
 		if (GUEST_CAN_MIGRATE && report(vq) < 0)
 			return VIRTQUEUE_AGAIN;
@@ -476,8 +461,7 @@ set_notify(struct virtqueue *vq, bool wanted)
 		return 0;
 	/*
 	 * The driver stores its index, then loads our event index or flag; we
-	 * store that, then load its index: so at least one of us sees the
-	 * other's store.
+	 * do the reverse, so at least one of us sees the other's store.
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return LOAD16(&avail->idx) != s->last_avail_idx;

@@ -78,9 +78,8 @@ void virtqueue_set_legacy_layout(
     struct virtqueue *vq, uint64_t start, uint32_t align);
 
 /*
- * What virtqueue_pop() and others return when guest memory that they need
- * cannot be mapped now, for which guest_map_error() has the reason; nothing was
- * done.
+ * Guest memory that is needed cannot be mapped now: guest_map_error() says why.
+ * Nothing was done.
  */
 #define VIRTQUEUE_AGAIN (-2)
 
