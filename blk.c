@@ -259,9 +259,7 @@ get_id(const struct blk *blk, struct engine_op *op)
 	}
 }
 
-/*
- * Complete the request with 'status' (5.2.6).
- */
+/* Complete the request with 'status' (5.2.6). */
 static void
 complete_req(struct blk *blk, struct blk_req *req, uint8_t status)
 {
@@ -377,9 +375,7 @@ write_zeros(struct blk *blk, struct blk_req *req)
 	engine_start(blk->engine, op);
 }
 
-/*
- * Discard or zero the ranges in the data, if all of them are valid.
- */
+/* Discard or zero the ranges in the data, if all of them are valid. */
 static void
 handle_discard_zeroes(struct blk *blk, struct blk_req *req)
 {
@@ -466,9 +462,7 @@ blk_submit(struct blk *blk, struct blk_req *req)
 	return true;
 }
 
-/*
- * Log a failed operation that is no flush, at most once a second.
- */
+/* Log a failed operation that is no flush, at most once a second. */
 static void
 log_failure(struct blk *blk, const struct blk_req *req)
 {
@@ -489,9 +483,7 @@ log_failure(struct blk *blk, const struct blk_req *req)
 	blk->errors = 0;
 }
 
-/*
- * The host does not support the fallocate(): use the next best way.
- */
+/* The host does not support the fallocate(): use the next best way. */
 static void
 fall_back(struct blk *blk, struct blk_req *req)
 {
@@ -505,9 +497,7 @@ fall_back(struct blk *blk, struct blk_req *req)
 	}
 }
 
-/*
- * Start the request's next operation, or complete it.
- */
+/* Start the request's next operation, or complete it. */
 static void
 complete_op(struct blk *blk, struct blk_req *req)
 {

@@ -108,14 +108,10 @@ void blk_put(struct blk *blk, struct blk_req *req);
 bool blk_submit(struct blk *blk, struct blk_req *req);
 void blk_kick(struct blk *blk);
 
-/*
- * Whether blk_kick() has used up its budget and has more to submit.
- */
+/* Whether blk_kick() has used up its budget and has more to submit. */
 bool blk_pending(const struct blk *blk);
 
-/*
- * A completed request, its status byte written, or NULL.  Never blocks.
- */
+/* A completed request, its status byte written, or NULL.  Never blocks. */
 struct blk_req *blk_reap(struct blk *blk);
 
 /*
@@ -132,14 +128,10 @@ void blk_fail(struct blk *blk, struct blk_req *req);
 const struct blk_req *blk_next(
     const struct blk *blk, const struct blk_req *req);
 
-/*
- * Requests submitted and not reaped yet.
- */
+/* Requests submitted and not reaped yet. */
 unsigned blk_inflight(const struct blk *blk);
 
-/*
- * A descriptor that is readable (POLLIN) when blk_reap() should be called.
- */
+/* A descriptor that is readable (POLLIN) when blk_reap() should be called. */
 int blk_fd(const struct blk *blk);
 
 /* The disk. */

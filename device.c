@@ -48,9 +48,7 @@ device_access(struct device *dev, struct access *a)
 	return virtio_mmio_access(&dev->mmio, a);
 }
 
-/*
- * Have guest memory given back that no request in flight uses.
- */
+/* Have guest memory given back that no request in flight uses. */
 static bool
 reclaim(struct device *dev)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The guest's virtio device: registers, a queue and a disk, joined.
- */
+/* The guest's virtio device: registers, a queue and a disk, joined. */
 #ifndef DEVICE_H
 #define DEVICE_H
 
@@ -68,14 +66,10 @@ bool device_enable_notify(struct device *dev);
  */
 void device_resize(struct device *dev);
 
-/*
- * Log statistics since device_open(), in one line.
- */
+/* Log statistics since device_open(), in one line. */
 void device_log_stats(const struct device *dev);
 
-/*
- * Whether no request is in flight, so that no guest memory is in use.
- */
+/* Whether no request is in flight, so that no guest memory is in use. */
 bool device_idle(const struct device *dev);
 
 #endif

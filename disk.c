@@ -173,9 +173,7 @@ open_file(struct disk *disk, unsigned flags)
 	    read_only ? "read" : "write", disk->path);
 }
 
-/*
- * Open it again with O_DIRECT.
- */
+/* Open it again with O_DIRECT. */
 static bool
 open_direct(struct disk *disk)
 {

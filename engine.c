@@ -157,9 +157,7 @@ engine_open(const struct disk *disk, unsigned max)
 	return engine;
 }
 
-/*
- * Advance the operation by 'done' bytes that were transferred.
- */
+/* Advance the operation by 'done' bytes that were transferred. */
 static void
 advance(struct engine_op *op, uint64_t done)
 {
@@ -177,9 +175,7 @@ advance(struct engine_op *op, uint64_t done)
 	}
 }
 
-/*
- * Allocate 'len' contiguous bytes of the bounce pool, or NULL.
- */
+/* Allocate 'len' contiguous bytes of the bounce pool, or NULL. */
 static char *
 bounce_get(struct engine *engine, uint32_t len)
 {
@@ -271,9 +267,7 @@ pread_pwrite(int fd, const struct engine_op *op, unsigned segments)
 		    : pwritev(fd, op->data, segments, op->offset);
 }
 
-/*
- * Transfer what the budget allows, or the buffer holds.  Bytes or -errno.
- */
+/* Transfer what the budget allows, or the buffer holds.  Bytes or -errno. */
 static ssize_t
 transfer_sync(struct engine *engine, struct engine_op *op)
 {
@@ -299,9 +293,7 @@ is_transfer(const struct engine_op *op)
 	return op->opcode == ENGINE_READ || op->opcode == ENGINE_WRITE;
 }
 
-/*
- * Without io_uring, an operation that is no transfer, with the same result.
- */
+/* Without io_uring, an operation that is no transfer, with the same result. */
 static int
 perform(struct engine *engine, const struct engine_op *op)
 {
@@ -401,9 +393,7 @@ bounce(struct engine *engine, const struct engine_op *op)
 	return engine->bounce && op->buffer == NULL;
 }
 
-/*
- * The host has no memory even for synchronous I/O: whether to wait.
- */
+/* The host has no memory even for synchronous I/O: whether to wait. */
 static bool
 wait_for_memory(struct engine *engine)
 {
@@ -479,9 +469,7 @@ complete(struct engine *engine, struct engine_op *op, int res)
 		STAILQ_INSERT_TAIL(&engine->done, op, link);
 }
 
-/*
- * Submit queued operations, in the order of arrival.
- */
+/* Submit queued operations, in the order of arrival. */
 static void
 start_queued(struct engine *engine)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * Asynchronous operations on the disk, each carried on until complete.
- */
+/* Asynchronous operations on the disk, each carried on until complete. */
 #ifndef ENGINE_H
 #define ENGINE_H
 
@@ -58,14 +56,10 @@ struct engine *engine_open(const struct disk *disk, unsigned max);
 void engine_start(struct engine *engine, struct engine_op *op);
 void engine_kick(struct engine *engine);
 
-/*
- * Whether engine_kick() has used up its budget and has more to submit.
- */
+/* Whether engine_kick() has used up its budget and has more to submit. */
 bool engine_pending(const struct engine *engine);
 
-/*
- * A completed operation, or NULL.  Never blocks.
- */
+/* A completed operation, or NULL.  Never blocks. */
 struct engine_op *engine_reap(struct engine *engine);
 
 /* Readable (POLLIN) when there are completions. */

@@ -155,9 +155,7 @@ now(void)
 	return t.tv_sec;
 }
 
-/*
- * The host has no room for another mapping: give some back to the others.
- */
+/* The host has no room for another mapping: give some back to the others. */
 static void
 handle_shortage(struct guest *guest)
 {
@@ -207,9 +205,7 @@ probe(struct guest *guest, uint64_t page)
 	return err == 0;
 }
 
-/*
- * Pages [from, to) of a chunk are mapped, by one mapping.
- */
+/* Pages [from, to) of a chunk are mapped, by one mapping. */
 static void
 account(struct guest *guest, uint64_t from, uint64_t to)
 {
@@ -280,9 +276,7 @@ map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
 	}
 }
 
-/*
- * What may be mapped now, in pages and chunks.
- */
+/* What may be mapped now, in pages and chunks. */
 static uint64_t
 limit(struct guest *guest)
 {
@@ -345,9 +339,7 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 	return is_present(guest, page);
 }
 
-/*
- * guest_map() for what is not all mapped from page 'page' on.
- */
+/* guest_map() for what is not all mapped from page 'page' on. */
 static __attribute__((noinline)) void *
 fault_in_range(struct guest *guest, uint64_t page, uint64_t gpa, uint64_t end)
 {
@@ -535,9 +527,7 @@ default_limit(void)
 	return (room > 0 ? MIN(room, memory) : memory) / LIMIT_DIVISOR;
 }
 
-/*
- * Reserve the window and what describes it, as large as can be.
- */
+/* Reserve the window and what describes it, as large as can be. */
 static bool
 reserve(struct guest *guest)
 {

@@ -74,9 +74,7 @@ void guest_report(struct guest *guest);
  */
 void guest_unmap_all(struct guest *guest);
 
-/*
- * Bytes of the window that are mapped.
- */
+/* Bytes of the window that are mapped. */
 uint64_t guest_mapped(const struct guest *guest);
 
 #endif

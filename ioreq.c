@@ -86,9 +86,7 @@ struct ioreq_server {
 	int port[SLOTS]; /* local port of each vCPU's event channel */
 };
 
-/*
- * What differs between architectures: the guest's interrupt controller.
- */
+/* What differs between architectures: the guest's interrupt controller. */
 #if defined(__aarch64__)
 const char *
 ioreq_irq_invalid(unsigned long irq)
@@ -130,9 +128,7 @@ set_irq(struct ioreq_server *io, unsigned level)
 #error "no interrupt for this architecture"
 #endif
 
-/*
- * Log a setup failure and return -1.
- */
+/* Log a setup failure and return -1. */
 static int
 setup_error(struct ioreq_server *io, const char *what)
 {
@@ -306,9 +302,7 @@ enable_server(struct ioreq_server *io)
 	return 0;
 }
 
-/*
- * Destroy a server after a setup failure; no vCPU is blocked in it yet.
- */
+/* Destroy a server after a setup failure; no vCPU is blocked in it yet. */
 static void
 destroy_server(struct ioreq_server *io)
 {
@@ -383,9 +377,7 @@ ioreq_ack_event(struct ioreq_server *io)
 	return -1;
 }
 
-/*
- * Decode 'slot' to *a.  False: not an access that drivers make.
- */
+/* Decode 'slot' to *a.  False: not an access that drivers make. */
 static bool
 decode(const struct ioreq_server *io, const ioreq_t *slot, struct access *a)
 {

@@ -18,9 +18,7 @@ enum access_kind {
 	ACCESS_INVALIDATE, /* IOREQ_TYPE_INVALIDATE: unmap guest memory */
 };
 
-/*
- * One access by a vCPU, which is blocked until ioreq_complete().
- */
+/* One access by a vCPU, which is blocked until ioreq_complete(). */
 struct access {
 	enum access_kind kind;
 	uint32_t vcpu;	 /* index of the slot in the IOREQ page */
@@ -93,9 +91,7 @@ int ioreq_ack_event(struct ioreq_server *io);
  */
 bool ioreq_next(struct ioreq_server *io, struct access *a);
 
-/*
- * Whether an access is pending that ioreq_next() has not returned yet.
- */
+/* Whether an access is pending that ioreq_next() has not returned yet. */
 bool ioreq_pending(const struct ioreq_server *io);
 
 /*

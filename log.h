@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The log: what this program and Xen's libraries have to say, on stderr.
- */
+/* The log: what this program and Xen's libraries have to say, on stderr. */
 #ifndef LOG_H
 #define LOG_H
 

@@ -122,9 +122,7 @@ print(const char *text, const char *more)
 	exit(0);
 }
 
-/*
- * Parse the number in argument 'name', which must be below 'limit'.
- */
+/* Parse the number in argument 'name', which must be below 'limit'. */
 static uint64_t
 parse_number(const char *name, const char *text, uint64_t limit)
 {
@@ -144,9 +142,7 @@ parse_number(const char *name, const char *text, uint64_t limit)
 	return value;
 }
 
-/*
- * Handle option 'c', with its argument in 'optarg'.
- */
+/* Handle option 'c', with its argument in 'optarg'. */
 static void
 parse_option(struct options *o, int c)
 {
@@ -376,9 +372,7 @@ open_all(struct vdisk *v, const struct options *o)
 	return pidfile < 0 || write_pid(v, pidfile, o->pidfile);
 }
 
-/*
- * Drop all privileges that the event loop does not need.
- */
+/* Drop all privileges that the event loop does not need. */
 static bool
 enter_sandbox(struct vdisk *v, const struct options *o)
 {
@@ -390,9 +384,7 @@ enter_sandbox(struct vdisk *v, const struct options *o)
 	return true;
 }
 
-/*
- * Readiness notification: the guest may run.  Nobody need read it.
- */
+/* Readiness notification: the guest may run.  Nobody need read it. */
 static void
 notify_ready(void)
 {
@@ -405,9 +397,7 @@ notify_ready(void)
 	close(STDOUT_FILENO);
 }
 
-/*
- * Serve the guest until the end.  Returns the exit status.
- */
+/* Serve the guest until the end.  Returns the exit status. */
 static int
 serve_guest(struct vdisk *v, const struct options *o, uint64_t poll_ns)
 {

@@ -65,9 +65,7 @@ struct device_state {
 _Static_assert(sizeof(struct device_state) == VIRTIO_MMIO_STATE_SIZE,
     "a new layout of the state needs a new version");
 
-/*
- * The features available; those offered were fixed by the last reset.
- */
+/* The features available; those offered were fixed by the last reset. */
 static uint64_t
 all_features(const struct virtio_mmio *dev)
 {
@@ -91,9 +89,7 @@ virtio_mmio_interrupt(struct virtio_mmio *dev)
 	interrupt(dev, VIRTIO_MMIO_INT_VRING);
 }
 
-/*
- * A guest can cause faults without end, so the log is rate-limited.
- */
+/* A guest can cause faults without end, so the log is rate-limited. */
 void
 virtio_mmio_fault(struct virtio_mmio *dev, const char *why)
 {
@@ -170,9 +166,7 @@ accept_features(struct virtio_mmio *dev)
 	return true;
 }
 
-/*
- * A write of Status (2.1, 3.1): bits are added, or 0 resets.  False: wait.
- */
+/* A write of Status (2.1, 3.1): bits are added, or 0 resets.  False: wait. */
 static bool
 write_status(struct virtio_mmio *dev, uint32_t status)
 {
@@ -202,9 +196,7 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 	return true;
 }
 
-/*
- * A write of QueueReady, or of QueuePFN.  False: wait.
- */
+/* A write of QueueReady, or of QueuePFN.  False: wait. */
 static bool
 write_queue_ready(struct virtio_mmio *dev, uint32_t ready)
 {
@@ -275,9 +267,7 @@ write_driver_features(struct virtio_mmio *dev, uint32_t data)
 		s->driver_features_unknown |= data;
 }
 
-/*
- * A write of a register that only version 1 has (4.2.4).  False: wait.
- */
+/* A write of a register that only version 1 has (4.2.4).  False: wait. */
 static bool
 write_legacy(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 {
@@ -300,9 +290,7 @@ write_legacy(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 	return write_queue_ready(dev, data);
 }
 
-/*
- * A write of a register of Table 4.1 (4.2.2).  False: wait.
- */
+/* A write of a register of Table 4.1 (4.2.2).  False: wait. */
 static bool
 write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 {
@@ -345,9 +333,7 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 	return true;
 }
 
-/*
- * A read of a register of Table 4.1.  What cannot be read is 0.
- */
+/* A read of a register of Table 4.1.  What cannot be read is 0. */
 static uint32_t
 read_register(const struct virtio_mmio *dev, uint32_t offset)
 {
@@ -483,9 +469,7 @@ state_incompatible(const struct virtio_mmio *dev)
 	return NULL;
 }
 
-/*
- * The capacity is stored last: a successor rather signals twice than never.
- */
+/* The capacity is stored last: a successor rather signals twice than never. */
 void
 virtio_mmio_resize(struct virtio_mmio *dev)
 {

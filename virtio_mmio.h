@@ -80,9 +80,7 @@ void virtio_mmio_fault(struct virtio_mmio *dev, const char *why);
 void virtio_mmio_interrupt(struct virtio_mmio *dev);
 bool virtio_mmio_irq_acked(const struct virtio_mmio *dev);
 
-/*
- * Notify the driver of a changed capacity (5.2.5).
- */
+/* Notify the driver of a changed capacity (5.2.5). */
 void virtio_mmio_resize(struct virtio_mmio *dev);
 
 #endif

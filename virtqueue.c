@@ -80,9 +80,7 @@ fault(struct virtqueue *vq, const char *why)
 static int parse_chain(
     struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain);
 
-/*
- * guest_map() has failed: a fault only if the guest has no such memory.
- */
+/* guest_map() has failed: a fault only if the guest has no such memory. */
 static int
 map_error(struct virtqueue *vq, const char *why)
 {
@@ -236,9 +234,7 @@ publish_used_idx(struct virtqueue_state *s, struct vring_used *u)
 	s->published = s->used_idx;
 }
 
-/*
- * Each step leaves a state that can be adopted again.
- */
+/* Each step leaves a state that can be adopted again. */
 int
 virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 {
@@ -270,9 +266,7 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 	return 0;
 }
 
-/*
- * Add one descriptor's buffer to the chain.
- */
+/* Add one descriptor's buffer to the chain. */
 static int
 add_buffer(
     struct virtqueue *vq, struct virtqueue_chain *chain, struct vring_desc *d)

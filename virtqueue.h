@@ -136,9 +136,7 @@ int virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
 int virtqueue_publish(struct virtqueue *vq);
 void virtqueue_signalled(struct virtqueue *vq);
 
-/*
- * Keep the rings mapped (guest_pin()): for as long as a chain is in flight.
- */
+/* Keep the rings mapped (guest_pin()): for as long as a chain is in flight. */
 void virtqueue_pin(struct virtqueue *vq);
 
 #endif
