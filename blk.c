@@ -196,10 +196,7 @@ blk_put(struct blk *blk, struct blk_req *req)
 	blk->free[blk->nfree++] = req;
 }
 
-/*
- * Copy 'len' bytes from the front of the iovecs to 'to' and advance them.
- * False if they are shorter.
- */
+/* Copy 'len' bytes off the front of the iovecs.  False if they are shorter. */
 static bool
 iov_pull(struct iovec *iov, unsigned n, void *to, size_t len)
 {
@@ -215,10 +212,7 @@ iov_pull(struct iovec *iov, unsigned n, void *to, size_t len)
 	return len == 0;
 }
 
-/*
- * Remove the last byte of the writable iovecs, the status byte, and an iovec
- * that becomes empty.  NULL if there is none.
- */
+/* Take the last writable byte, the status, off the iovecs; NULL: none. */
 static uint8_t *
 iov_pop_status(struct iovec *iov, uint16_t *n)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The virtio-blk device behind the queue (virtio 1.2, 5.2): requests, and the
- * configuration space.
- */
+/* The virtio-blk device behind the queue (virtio 1.2, 5.2). */
 #ifndef BLK_H
 #define BLK_H
 
@@ -54,10 +51,7 @@ struct blk_req {
 struct blk *blk_open(struct xentoollog_logger *log, const char *path,
     unsigned flags, const char *serial);
 
-/*
- * The configuration space (5.2.4), little endian, and the device-specific
- * feature bits offered (5.2.3).
- */
+/* Configuration space (5.2.4), and feature bits offered (5.2.3). */
 struct virtio_blk_config blk_config(const struct blk *blk);
 uint64_t blk_features(const struct blk *blk);
 
@@ -92,10 +86,7 @@ void blk_sync(struct blk *blk);
  */
 void blk_keep(struct blk *blk, uint16_t *failed);
 
-/*
- * A request to fill in; NULL if BLK_REQS are in use.  blk_put() takes back one
- * that was reaped, or that was never submitted.
- */
+/* A request to fill in, or NULL; and one reaped or not submitted back. */
 struct blk_req *blk_get(struct blk *blk);
 void blk_put(struct blk *blk, struct blk_req *req);
 
@@ -114,10 +105,7 @@ bool blk_pending(const struct blk *blk);
 /* A completed request, its status byte written, or NULL.  Never blocks. */
 struct blk_req *blk_reap(struct blk *blk);
 
-/*
- * In place of blk_submit(), for a request of which only the last writable byte
- * is at hand, in the first iovec: it fails with VIRTIO_BLK_S_IOERR.
- */
+/* Fail one of which only the status byte is there, as the first iovec. */
 void blk_fail(struct blk *blk, struct blk_req *req);
 
 /*

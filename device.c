@@ -2,10 +2,8 @@
 /*
  * The flow of requests between the virtqueue and the disk: popped from the one
  * and submitted to the other, pushed back when they complete, with a decision
- * whether to interrupt.  Owns nothing that outlives the process: that is in the
- * states of the queue and of the registers, which also say whether the queue is
- * active.  Does not know the registers, how accesses to them arrive, nor what
- * is in a request.
+ * whether to interrupt.  Owns nothing that outlives the process.  Does not know
+ * the registers, how accesses to them arrive, nor what is in a request.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,9 +20,8 @@
 #include "virtqueue.h"
 
 /*
- * While blk_pending(), the driver is signalled for this many completed
- * requests, or half of those in flight, so that it is not idle meanwhile; not
- * for each, since an interrupt costs more than a small request.
+ * While blk_pending(), the driver is signalled for this many completed requests
+ * or half of those in flight: an interrupt costs more than a small request.
  */
 #define SIGNAL_BATCH 8
 
@@ -34,12 +31,11 @@ struct device {
 	struct blk *blk;
 	struct virtio_mmio mmio;
 	struct virtqueue vq;
-	bool notify_enabled;  /* driver notifies of new chains */
-	unsigned unsignalled; /* completed, not signalled yet */
-	uint32_t
-	    resubmit_head; /* heads from here on are to be done again, if in flight */
-	bool starved;	   /* guest memory could not be mapped */
-	bool limit_logged; /* ... and never can be, which was logged */
+	bool notify_enabled;	/* driver notifies of new chains */
+	unsigned unsignalled;	/* completed, not signalled yet */
+	uint32_t resubmit_head; /* from here on, if in flight */
+	bool starved;		/* guest memory could not be mapped */
+	bool limit_logged;	/* ... and never can be, which was logged */
 };
 
 bool
@@ -71,12 +67,10 @@ reclaim(struct device *dev)
  * The next chain: one that was in flight when our predecessor was killed, or
  * one that is available.
  *
- * To do the former again is safe: the guest has not been told that they are
- * done, so their buffers are still ours, and the disk may hold all, part or
- * nothing of a write.  Another write to the same place that did complete was in
- * flight together with it, and so without an order between them.  And our
- * predecessor can write no more: its event channels came free after its last
- * I/O, for which they were kept (blk_retain()).
+ * To resubmit is safe: the buffers of what is not completed are still ours, and
+ * the disk may hold all, part or nothing of a write.  Another write to the same
+ * place that did complete was in flight together with it: there is no order
+ * between them.  And our predecessor's last I/O is over (blk_retain()).
  */
 static int
 pop_next(struct device *dev, struct virtqueue_chain *chain)
@@ -92,9 +86,9 @@ pop_next(struct device *dev, struct virtqueue_chain *chain)
 }
 
 /*
- * The same, when its memory could not be mapped: something has to be given back
- * first.  When nothing is in flight that is all; and if it is not enough then
- * because of the limit, it never is, and the request can only be refused.
+ * The same, when its memory could not be mapped: other is unmapped first, and
+ * all when nothing is in flight.  If the limit is too low even then, the
+ * request can only fail.
  */
 static int
 pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
@@ -121,10 +115,7 @@ pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 	return pop_next(dev, chain);
 }
 
-/*
- * Start the next chain.  1: done.  0: there is none.  VIRTQUEUE_AGAIN.  -1:
- * fault.
- */
+/* 1: one was submitted.  0: there is none.  -1: fault.  VIRTQUEUE_AGAIN. */
 static int
 submit_one(struct device *dev)
 {

@@ -60,10 +60,7 @@ enum device_event device_expected_event(const struct device *dev);
  */
 bool device_enable_notify(struct device *dev);
 
-/*
- * Read the size of the disk again, and notify the driver if it has changed
- * (5.2.5).
- */
+/* Read the size of the disk again, and notify the driver (5.2.5). */
 void device_resize(struct device *dev);
 
 /* Log statistics since device_open(), in one line. */

@@ -34,10 +34,7 @@
 #define QEMU_LOCK_WRITE	       101
 #define QEMU_LOCK_SHARED_WRITE 201
 
-/*
- * A limit of the device's request queue in sysfs, or for a partition of its
- * disk's; 0 if there is none.
- */
+/* A limit in sysfs, of a partition that of its disk; or 0. */
 static uint64_t
 queue_limit(dev_t dev, const char *name)
 {
@@ -77,11 +74,9 @@ probe_device(struct disk *disk, dev_t dev)
 		    "cannot get the block sizes of %s", disk->path);
 	/* open() for writing succeeds all the same. */
 	if (!disk->read_only && ioctl(disk->fd, BLKROGET, &read_only) == 0 &&
-	    read_only) {
-		errno = EROFS;
+	    read_only)
 		return log_error(
-		    disk->log, errno, "cannot write %s", disk->path);
-	}
+		    disk->log, EROFS, "cannot write %s", disk->path);
 	disk->logical_block = logical_block;
 	disk->alignment = MAX(alignment, 0); /* -1: not known */
 	if (queue_limit(dev, "discard_max_bytes") > 0)
@@ -115,18 +110,15 @@ probe_file(struct disk *disk, uint32_t block, bool direct)
 }
 
 /*
- * Lock the file against any conflicting vdisk or QEMU, with open file
- * description locks: they are released with the last reference to the file,
- * which is that of the kernel's last write for us.
+ * Lock the file against any conflicting vdisk or QEMU.  Open file description
+ * locks are released with the last reference, of the kernel's last write.
  */
 static int
 lock(int fd, bool read_only)
 {
-	struct flock all = {.l_type = F_WRLCK};
-	struct flock reader = {
-	    .l_type = F_RDLCK, .l_start = QEMU_LOCK_SHARED_WRITE, .l_len = 1};
-	struct flock writer = {
-	    .l_type = F_WRLCK, .l_start = QEMU_LOCK_WRITE, .l_len = 1};
+	struct flock all = {F_WRLCK, SEEK_SET, 0, 0, 0};
+	struct flock reader = {F_RDLCK, SEEK_SET, QEMU_LOCK_SHARED_WRITE, 1, 0};
+	struct flock writer = {F_WRLCK, SEEK_SET, QEMU_LOCK_WRITE, 1, 0};
 
 	if (!read_only)
 		return fcntl(fd, F_OFD_SETLK, &all);
@@ -138,9 +130,9 @@ lock(int fd, bool read_only)
 }
 
 /*
- * Open the file, and lock it unless DISK_NO_LOCK.  It is opened before a
- * predecessor has died, too: what Linux tells that one in vain, of data that
- * could not be written, it tells whoever had the file open by then.
+ * Open the file, and lock it unless DISK_NO_LOCK.  'sync' is opened before a
+ * predecessor has died: a writeback error that it did not learn of is reported
+ * to whoever had the file open by then.
  */
 static bool
 open_file(struct disk *disk, unsigned flags)
@@ -173,15 +165,14 @@ open_file(struct disk *disk, unsigned flags)
 	    read_only ? "read" : "write", disk->path);
 }
 
-/* Open it again with O_DIRECT. */
 static bool
 open_direct(struct disk *disk)
 {
+	int oflags = (disk->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->fd);
-	disk->direct = open(
-	    path, (disk->read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC);
+	disk->direct = open(path, oflags | O_DIRECT);
 	return disk->direct >= 0 ||
 	       log_error(
 		   disk->log, errno, "cannot do direct I/O on %s", disk->path);

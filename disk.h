@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The regular file or block device that holds the disk's bytes: how it is
- * opened and locked, and its limits as the host reports them.
- */
+/* The file or block device: how it is opened and locked, and its limits. */
 #ifndef DISK_H
 #define DISK_H
 
@@ -47,19 +44,14 @@ struct disk {
 };
 
 /*
- * Open 'path', or DISK_NONE, and fill in *disk.  Unless DISK_NO_LOCK, it is
- * locked for as long as it is open, by anybody who uses disk->fd: shared for
- * DISK_READ_ONLY, else exclusive.  A lock held by another process is retried
- * for as long as a killed predecessor needs to exit.  False on failure, which
- * has been logged to 'log'.
+ * Open 'path', or DISK_NONE, and fill in *disk.  Unless DISK_NO_LOCK, it stays
+ * locked for as long as anybody uses disk->fd, shared for DISK_READ_ONLY; a
+ * killed predecessor is waited for.  False on failure, logged to 'log'.
  */
 bool disk_open(struct disk *disk, struct xentoollog_logger *log,
     const char *path, unsigned flags);
 
-/*
- * Read the size again.  False if it is not valid, which has been logged;
- * disk->size is unchanged then.
- */
+/* Read the size again.  False: none that is valid, which has been logged. */
 bool disk_update_size(struct disk *disk);
 
 #endif

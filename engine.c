@@ -196,10 +196,7 @@ bounce_put(struct engine *engine, const char *buffer, uint32_t len)
 	    howmany(len, PAGE));
 }
 
-/*
- * Copy the next 'len' bytes between the operation's iovecs and its bounce
- * buffer.
- */
+/* Copy 'len' bytes between the iovecs and the bounce buffer. */
 static void
 bounce_copy(const struct engine_op *op, size_t len)
 {
@@ -215,10 +212,7 @@ bounce_copy(const struct engine_op *op, size_t len)
 	}
 }
 
-/*
- * Whether the rest of a transfer can be submitted now; if so, its resources are
- * reserved.
- */
+/* Reserve what the rest of a transfer needs.  False: not now. */
 static bool
 admit(struct engine *engine, struct engine_op *op)
 {
@@ -340,10 +334,7 @@ submit(struct engine *engine, struct engine_op *op)
 	io_uring_sqe_set_data(sqe, op);
 }
 
-/*
- * Submit the flushes that have arrived since the last ones, once those are
- * complete, as one fsync.
- */
+/* One fsync for all flushes since the last, once that is complete. */
 static void
 start_flushes(struct engine *engine)
 {
@@ -380,10 +371,7 @@ complete_flushes(struct engine *engine, int error)
 	STAILQ_CONCAT(&engine->done, &engine->flushing);
 }
 
-/*
- * This file system cannot use the guest's memory: from now on it gets bounce
- * buffers.  False: it had one, or there are none.
- */
+/* The file system needs bounce buffers.  False: this had one, or none left. */
 static bool
 bounce(struct engine *engine, const struct engine_op *op)
 {

@@ -43,10 +43,7 @@ struct engine_op {
 };
 STAILQ_HEAD(engine_ops, engine_op);
 
-/*
- * Set up the execution of at most 'max' operations at a time on 'disk', which
- * stays the caller's.  NULL on failure, which has been logged to 'disk->log'.
- */
+/* For 'max' operations at a time on the caller's disk.  NULL: failed, logged. */
 struct engine *engine_open(const struct disk *disk, unsigned max);
 
 /*
@@ -65,16 +62,10 @@ struct engine_op *engine_reap(struct engine *engine);
 /* Readable (POLLIN) when there are completions. */
 int engine_fd(const struct engine *engine);
 
-/*
- * Keep 'fd' open until the last operation is over, even if this process is
- * killed before; once.  False on failure, which has been logged.
- */
+/* Keep 'fd' open until the last I/O is over.  False: failed, and logged. */
 bool engine_retain(struct engine *engine, int fd);
 
-/*
- * Close the files of the ring, which io_uring would do only some time after the
- * end of this process.  Waits for operations in flight.
- */
+/* Wait for operations in flight, and close the files at once. */
 void engine_close(struct engine *engine);
 
 #endif

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The descriptors of a vdisk that serves: those that the event loop polls, and
- * all that its sandbox allows to use.
- */
+/* Descriptors: those that loop.c polls, and all that the sandbox allows. */
 #ifndef FDS_H
 #define FDS_H
 

@@ -252,10 +252,7 @@ map_whole(struct guest *guest, uint64_t from, uint64_t to, int *err)
 	return true;
 }
 
-/*
- * Map what the guest has of pages [from, to) of a chunk, none of which is
- * mapped: where pages are missing, 'page' and all longer runs.
- */
+/* Of pages [from, to), map all or, with holes, 'page' and longer runs. */
 static void
 map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
 {
@@ -285,10 +282,7 @@ limit(struct guest *guest)
 	return guest->limit;
 }
 
-/*
- * Map the missing page 'page', and around it what is needed before page 'end',
- * or may be soon.
- */
+/* Map the missing page 'page', as far as 'end', and what may be next. */
 static bool
 fault_in(struct guest *guest, uint64_t page, uint64_t end)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * Guest memory: the only translation from guest-physical addresses (gpa) to
- * pointers (hva).
- */
+/* Guest memory: from guest-physical addresses (gpa) to pointers (hva). */
 #ifndef GUEST_H
 #define GUEST_H
 

@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <unistd.h>
 
 #define __XEN_TOOLS__ 1 /* the names that Xen keeps for device models */
@@ -50,8 +51,7 @@
 
 /*
  * By this a successor recognises our server.  It is in the last slot of the
- * page, clear of vp_eport, which Xen sets when the server is enabled: should
- * there be so many vCPUs that the slot is in use, neither is overwritten.
+ * page, clear of vp_eport, which Xen sets if there are so many vCPUs.
  */
 struct signature {
 	uint64_t magic;
@@ -128,27 +128,21 @@ set_irq(struct ioreq_server *io, unsigned level)
 #error "no interrupt for this architecture"
 #endif
 
-/* Log a setup failure and return -1. */
-static int
+/* Log a setup failure and return false. */
+static bool
 setup_error(struct ioreq_server *io, const char *what)
 {
 	if (errno == ESRCH)
-		log_error(io->log, -1, "no domain %u", io->domid);
-	else
-		log_error(
-		    io->log, errno, "domain %u: cannot %s", io->domid, what);
-	return -1;
+		return log_error(io->log, -1, "no domain %u", io->domid);
+	return log_error(
+	    io->log, errno, "domain %u: cannot %s", io->domid, what);
 }
 
-/*
- * Map the page of the server.  The mapping lasts as long as the process,
- * unless the handle that is returned is used to end it.
- */
+/* The mapping stays, unless what is returned is used to end it. */
 static xenforeignmemory_resource_handle *
 map_page(struct ioreq_server *io, int prot)
 {
-	size_t state_slots =
-	    (io->config.state_size + sizeof(ioreq_t) - 1) / sizeof(ioreq_t);
+	size_t state_slots = howmany(io->config.state_size, sizeof(ioreq_t));
 	xenforeignmemory_resource_handle *r;
 	void *page = NULL;
 
@@ -166,9 +160,9 @@ map_page(struct ioreq_server *io, int prot)
 
 /*
  * Find the server of a killed predecessor.  If there is one its page is mapped,
- * and 'adopted' set. -1: it cannot be adopted.
+ * and 'adopted' set.  False: it cannot be adopted.
  */
-static int
+static bool
 adopt_server(struct ioreq_server *io)
 {
 	xenforeignmemory_resource_handle *r;
@@ -194,29 +188,26 @@ adopt_server(struct ioreq_server *io)
 		    signature.base != io->config.base)
 			continue;
 		if (signature.version != io->config.state_version ||
-		    signature.size != io->config.state_size) {
-			log_error(io->log, -1,
+		    signature.size != io->config.state_size)
+			return log_error(io->log, -1,
 			    "domain %u: the disk at %#llx has the state of "
 			    "another version of vdisk, which must be used to "
 			    "continue",
 			    io->domid, (unsigned long long)signature.base);
-			return -1;
-		}
 		if (map_page(io, PROT_READ | PROT_WRITE) == NULL)
 			return setup_error(io, "map the IOREQ page");
 		io->adopted = true;
-		return 0;
+		break;
 	}
-	return 0;
+	return true;
 }
 
 /*
- * Create a server.  Every step after the signature can be repeated by a
- * successor.  To be killed before it loses the server, one of 8, until the
- * domain ends: what is in it then, nothing, might as well be that of another
- * program that is just starting, and to take it from that would be worse.
+ * Every step after the signature can be repeated by a successor.  To be killed
+ * before it loses the server, one of 8, until the domain ends: without it, it
+ * may be that of another program that is just starting.
  */
-static int
+static bool
 create_server(struct ioreq_server *io)
 {
 	/* Registers need no buffered ioreqs, and Arm does not have them. */
@@ -226,27 +217,22 @@ create_server(struct ioreq_server *io)
 		    "create an IOREQ server (does this Xen have "
 		    "them, and are fewer than 8 in use?)");
 	io->created = true;
-	if (needs_device_model && !io->has_device_model) {
-		log_error(io->log, -1,
+	if (needs_device_model && !io->has_device_model)
+		return log_error(io->log, -1,
 		    "domain %u has no QEMU: not an HVM guest, and no other has "
 		    "an interrupt to raise",
 		    io->domid);
-		return -1;
-	}
 	if (map_page(io, PROT_READ | PROT_WRITE) == NULL)
 		return setup_error(io, "map the IOREQ page");
 	*io->signature = (struct signature){.base = io->config.base,
 	    .version = io->config.state_version,
 	    .size = io->config.state_size};
 	__atomic_store_n(&io->signature->magic, MAGIC, __ATOMIC_RELEASE);
-	return 0;
+	return true;
 }
 
-/*
- * Bind the event channel of the next vCPU, with retries while a killed
- * predecessor still holds it.
- */
-static int
+/* Bind the next vCPU's port; a killed predecessor may still hold it. */
+static bool
 bind_port(struct ioreq_server *io)
 {
 	int port, tries = 0;
@@ -256,15 +242,14 @@ bind_port(struct ioreq_server *io)
 		    io->xce, io->domid, io->slot[io->vcpus].vp_eport);
 		if (port >= 0) {
 			io->port[io->vcpus++] = port;
-			return 0;
+			return true;
 		}
 	} while (io->adopted && tries++ < BIND_RETRIES && usleep(1000) == 0);
 	if (!io->adopted)
 		return setup_error(io, "bind a vCPU's event channel");
-	log_error(io->log, -1,
+	return log_error(io->log, -1,
 	    "domain %u: another vdisk is serving the disk at %#llx", io->domid,
 	    (unsigned long long)io->config.base);
-	return -1;
 }
 
 /*
@@ -272,7 +257,7 @@ bind_port(struct ioreq_server *io)
  * gives a port to each vCPU that the domain can have when the server is
  * enabled, and to no other slot.
  */
-static int
+static bool
 enable_server(struct ioreq_server *io)
 {
 	if (xendevicemodel_map_io_range_to_ioreq_server(io->dmod, io->domid,
@@ -297,17 +282,9 @@ enable_server(struct ioreq_server *io)
 	}
 	while (
 	    &io->slot[io->vcpus] < io->end && io->slot[io->vcpus].vp_eport != 0)
-		if (bind_port(io) < 0)
-			return -1;
-	return 0;
-}
-
-/* Destroy a server after a setup failure; no vCPU is blocked in it yet. */
-static void
-destroy_server(struct ioreq_server *io)
-{
-	xendevicemodel_set_ioreq_server_state(io->dmod, io->domid, io->id, 0);
-	xendevicemodel_destroy_ioreq_server(io->dmod, io->domid, io->id);
+		if (!bind_port(io))
+			return false;
+	return true;
 }
 
 struct ioreq_server *
@@ -329,24 +306,23 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 	io->fmem = xenforeignmemory_open(log, 0);
 	if (io->dmod == NULL || io->xce == NULL || io->fmem == NULL)
 		return NULL; /* the library has logged the other two */
-	/*
-	 * All handles: xendevicemodel_restrict() alone would leave libxencall's
-	 * unrestricted privcmd handle open.
-	 */
+	/* Not xendevicemodel_restrict(), which misses libxencall's handle. */
 	if (xentoolcore_restrict_all(io->domid) < 0) {
 		setup_error(io, "restrict the Xen handles to this domain");
 		return NULL;
 	}
-	if (adopt_server(io) < 0 || (!io->adopted && create_server(io) < 0) ||
-	    enable_server(io) < 0) {
-		if (io->created)
-			destroy_server(io);
+	if (!adopt_server(io) || (!io->adopted && !create_server(io)) ||
+	    !enable_server(io)) {
+		/* No vCPU is blocked in a new one yet. */
+		if (io->created) {
+			xendevicemodel_set_ioreq_server_state(
+			    io->dmod, io->domid, io->id, 0);
+			xendevicemodel_destroy_ioreq_server(
+			    io->dmod, io->domid, io->id);
+		}
 		return NULL;
 	}
-	/*
-	 * Our predecessor may have been killed between response and
-	 * notification.
-	 */
+	/* A predecessor may have been killed before its notification. */
 	for (unsigned i = 0; i < io->vcpus; i++)
 		if (io->slot[i].state == STATE_IORESP_READY)
 			xenevtchn_notify(io->xce, io->port[i]);

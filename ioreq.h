@@ -107,10 +107,7 @@ void ioreq_complete(struct ioreq_server *io, const struct access *a);
  */
 void ioreq_interrupt(struct ioreq_server *io, unsigned level);
 
-/*
- * Whether the domain still exists.  Xen notifies nobody of its destruction, so
- * this must be polled from time to time; it costs one hypercall.
- */
+/* One hypercall.  To be polled: Xen notifies nobody of a domain's end. */
 bool ioreq_domain_exists(struct ioreq_server *io);
 
 #endif

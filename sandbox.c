@@ -30,10 +30,7 @@
 #include "log.h"
 #include "sandbox.h"
 
-/*
- * Move into an empty file system that nobody can put anything into, since it is
- * mounted for reading only, and nowhere.
- */
+/* Enter an empty file system, which is read-only and mounted nowhere. */
 static bool
 enter_empty_root(xentoollog_logger *log)
 {

@@ -306,10 +306,7 @@ write_pid(struct vdisk *v, int fd, const char *path)
 	return true;
 }
 
-/*
- * Block the signals that we handle and receive them by a signalfd, but for
- * those that are ignored, as by nohup(1).
- */
+/* Take our signals by signalfd, but those that nohup(1) has ignored. */
 static int
 open_signals(void)
 {

@@ -129,10 +129,7 @@ reset(struct virtio_mmio *dev)
 	ioreq_interrupt(dev->io, 0);
 }
 
-/*
- * Whether feature negotiation is complete (3.1.1): by FEATURES_OK, or in
- * version 1 by enabling the queue (3.1.2).
- */
+/* By FEATURES_OK (3.1.1), or in version 1 by enabling the queue (3.1.2). */
 static bool
 features_negotiated(const struct virtio_mmio *dev)
 {
@@ -148,10 +145,7 @@ set_write_through(struct virtio_mmio *dev, bool write_through)
 	blk_set_writeback(dev->blk, !write_through);
 }
 
-/*
- * Complete feature negotiation: whether the features accepted by the driver are
- * a valid subset (2.2.2).
- */
+/* Whether the features accepted by the driver are a valid subset (2.2.2). */
 static bool
 accept_features(struct virtio_mmio *dev)
 {
@@ -223,10 +217,7 @@ set_half(uint64_t *v, unsigned half, uint32_t data)
 	*v |= (uint64_t)data << 32 * half;
 }
 
-/*
- * A write of a register of the selected queue.  There is only queue 0, and the
- * driver may not change it while it is ready (4.2.2.2).
- */
+/* The driver may not change the one queue while it is ready (4.2.2.2). */
 static void
 write_queue(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 {
@@ -374,10 +365,7 @@ read_register(const struct virtio_mmio *dev, uint32_t offset)
 	}
 }
 
-/*
- * A read of 'size' bytes at 'offset' in the configuration space, in any width;
- * beyond its end there are zeros.
- */
+/* Any width; beyond the end there are zeros. */
 static uint64_t
 read_config(const struct virtio_mmio *dev, uint32_t offset, uint32_t size)
 {

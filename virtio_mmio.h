@@ -21,10 +21,7 @@ struct virtqueue;
 /* Bytes of the register window, as libxl lays them out. */
 #define VIRTIO_MMIO_SIZE 0x200
 
-/*
- * What a device keeps where it outlives the process, see ioreq_state(): bytes,
- * and the version of their layout and meaning.
- */
+/* Bytes of ioreq_state(), and version of their layout and meaning. */
 #define VIRTIO_MMIO_STATE_SIZE	  656
 #define VIRTIO_MMIO_STATE_VERSION 3
 
@@ -61,10 +58,7 @@ bool virtio_mmio_open(struct virtio_mmio *dev);
  */
 bool virtio_mmio_access(struct virtio_mmio *dev, struct access *a);
 
-/*
- * Whether chains may be popped and pushed (2.1.2, 3.1).  An access can change
- * that, and virtio_mmio_fault().
- */
+/* Whether chains may be popped and pushed (2.1.2, 3.1). */
 bool virtio_mmio_queue_active(const struct virtio_mmio *dev);
 
 /*
@@ -73,10 +67,7 @@ bool virtio_mmio_queue_active(const struct virtio_mmio *dev);
  */
 void virtio_mmio_fault(struct virtio_mmio *dev, const char *why);
 
-/*
- * Raise a used buffer notification.  And whether the driver has acknowledged
- * all interrupts, whatever their cause.
- */
+/* A used buffer notification; whether all interrupts are acknowledged. */
 void virtio_mmio_interrupt(struct virtio_mmio *dev);
 bool virtio_mmio_irq_acked(const struct virtio_mmio *dev);
 

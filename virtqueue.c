@@ -60,10 +60,7 @@ struct unaligned64 {
 #define STORE16(p, v) __atomic_store_n(p, htole16(v), __ATOMIC_RELAXED)
 #define STORE32(p, v) __atomic_store_n(p, htole32(v), __ATOMIC_RELAXED)
 
-/*
- * Order stores to the state: a kill takes effect between two instructions, so
- * no CPU barrier is needed.
- */
+/* Order stores to the state.  A kill needs no CPU barrier. */
 static inline void
 compiler_barrier(void)
 {

@@ -14,16 +14,10 @@
 
 struct guest;
 
-/*
- * The largest queue size offered (QueueNumMax), which also bounds the
- * descriptors of one chain (2.7.5.3.1), indirect ones included.
- */
+/* QueueNumMax, and the most descriptors of a chain, indirect ones too. */
 #define VIRTQUEUE_NUM_MAX 256
 
-/*
- * The whole state of a queue, of fixed size and without pointers.  The order of
- * stores is explained in virtqueue.c.
- */
+/* The whole state of a queue; for the order of stores see virtqueue.c. */
 struct virtqueue_state {
 	uint64_t desc;	 /* guest-physical address of the descriptor table */
 	uint64_t driver; /* ... of the available ring */
@@ -63,10 +57,7 @@ struct virtqueue_chain {
 	bool report; /* virtqueue.c's: no buffer, but guest_wrote() for each */
 };
 
-/*
- * Not ready any more; nothing may be in flight.  And as after a reset (2.1,
- * 2.7), with the largest size besides.
- */
+/* Not ready any more; as after a reset (2.1).  Nothing may be in flight. */
 void virtqueue_disable(struct virtqueue *vq);
 void virtqueue_reset(struct virtqueue *vq);
 
@@ -77,10 +68,7 @@ void virtqueue_reset(struct virtqueue *vq);
 void virtqueue_set_legacy_layout(
     struct virtqueue *vq, uint64_t start, uint32_t align);
 
-/*
- * Guest memory that is needed cannot be mapped now: guest_map_error() says why.
- * Nothing was done.
- */
+/* Guest memory cannot be mapped now, see guest_map_error(); nothing done. */
 #define VIRTQUEUE_AGAIN (-2)
 
 /*
