@@ -154,9 +154,7 @@ blk_set_writeback(struct blk *blk, bool writeback)
 	blk->writeback = writeback;
 }
 
-/*
- * A flush has failed, with 'error', or -1: one of a predecessor's.  Logged once.
- */
+/* A flush has failed, with 'error', or -1: a predecessor's.  Logged once. */
 static void
 fail_flushes(struct blk *blk, int error)
 {

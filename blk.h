@@ -20,9 +20,8 @@ struct disk;
 #define BLK_RANGES 32  /* of one discard or write zeroes */
 
 /*
- * One request: first the 'readable' buffers, then the 'writable' ones, as
- * filled in by the caller of blk_submit().  They must stay mapped until
- * blk_reap() has given the request back.
+ * One request: 'readable' buffers, then 'writable' ones, which the caller of
+ * blk_submit() fills in and keeps mapped until blk_reap() returns the request.
  */
 struct blk_req {
 	struct engine_op op; /* blk.c's; first, so that it can be cast back */
@@ -42,11 +41,9 @@ struct blk_req {
 };
 
 /*
- * Open the regular file or block device 'path' as the disk with 'flags'
- * (DISK_*), and set up asynchronous I/O.  'serial' is what VIRTIO_BLK_T_GET_ID
- * answers: at most VIRTIO_BLK_ID_BYTES characters.  Both texts stay the
- * caller's, 'path' until the end.  NULL on failure, which has been logged to
- * 'log'.
+ * Open 'path', which must stay, with 'flags' (DISK_*), and set up asynchronous
+ * I/O.  'serial' answers VIRTIO_BLK_T_GET_ID: at most VIRTIO_BLK_ID_BYTES
+ * characters.  NULL on failure, which has been logged to 'log'.
  */
 struct blk *blk_open(struct xentoollog_logger *log, const char *path,
     unsigned flags, const char *serial);
@@ -91,10 +88,8 @@ struct blk_req *blk_get(struct blk *blk);
 void blk_put(struct blk *blk, struct blk_req *req);
 
 /*
- * Submit a request (5.2.6).  True: it will be reaped, with whatever status.
- * False: it has no writable byte for a status, so it cannot complete; it is
- * still the caller's.  Requests reach the kernel at the next blk_kick(), many
- * with one system call.
+ * Submit a request (5.2.6), to the kernel at the next blk_kick().  False: it
+ * has no writable byte for a status, so it is still the caller's.
  */
 bool blk_submit(struct blk *blk, struct blk_req *req);
 void blk_kick(struct blk *blk);
@@ -109,9 +104,8 @@ struct blk_req *blk_reap(struct blk *blk);
 void blk_fail(struct blk *blk, struct blk_req *req);
 
 /*
- * The request in flight after 'req', in no order, or the first one after NULL;
- * NULL if there are no more.  What it still uses of the memory that it was
- * given are 'status' and op.data.
+ * The request in flight after 'req', or after NULL the first; NULL: no more.
+ * The memory that it still uses is 'status' and op.data.
  */
 const struct blk_req *blk_next(
     const struct blk *blk, const struct blk_req *req);

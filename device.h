@@ -13,12 +13,10 @@ struct guest;
 struct ioreq_server;
 
 /*
- * Open the device.  Its state is in ioreq_state(); disk, guest memory and
- * interrupt are in the given modules, which stay the caller's.  'legacy': a
- * version 1 device.  The device is as after reset or, if a predecessor was
- * killed, restored from the state that it left, with its requests in flight
- * resubmitted.  NULL on failure, which has been logged to 'log'; one is that
- * the disk does not match the state.
+ * Open the device on modules that stay the caller's.  'legacy': version 1.  It
+ * is as after reset or, if a predecessor was killed, restored from its state in
+ * ioreq_state(), with its requests in flight resubmitted.  NULL on failure,
+ * e.g. that the disk does not match the state, which has been logged to 'log'.
  */
 struct device *device_open(struct xentoollog_logger *log,
     struct ioreq_server *io, struct guest *guest, struct blk *blk, bool legacy);
@@ -30,27 +28,22 @@ struct device *device_open(struct xentoollog_logger *log,
 bool device_access(struct device *dev, struct access *a);
 
 /*
- * Process the queue: submit available chains (not if 'paused'), push completed
- * ones, interrupt if the driver wants it.  Bounded by the queue size.  True:
- * there was work, so there may be more.
+ * Submit available chains (not if 'paused'), push completed ones, interrupt if
+ * the driver wants it; bounded by the queue size.  True: there may be more.
  */
 bool device_process_queue(struct device *dev, bool paused);
 
 /*
- * Whether device_process_queue() or device_enable_notify() could not go on
- * because memory of the guest cannot be mapped for now: call
+ * Whether the queue waits for guest memory that cannot be mapped now: call
  * device_process_queue() again in a while.
  */
 bool device_starved(const struct device *dev);
 
-/*
- * The event that is expected next: the driver's acknowledgement of an
- * interrupt, completions of the disk, or available chains.
- */
+/* The event that is expected next. */
 enum device_event {
-	DEVICE_IRQ_ACK,
-	DEVICE_COMPLETION,
-	DEVICE_AVAIL,
+	DEVICE_IRQ_ACK,	   /* the driver acknowledges an interrupt */
+	DEVICE_COMPLETION, /* of the disk */
+	DEVICE_AVAIL,	   /* chains become available */
 };
 enum device_event device_expected_event(const struct device *dev);
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The regular file or block device that holds the disk's bytes.  Owns how it is
- * opened and locked, and its limits as the host reports them.  Does not know
- * what is read and written, or by whom.
+ * The regular file or block device.  Owns how it is opened and locked, and its
+ * limits as the host reports them.  Does not know what is read and written.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -50,9 +50,8 @@
 #define PAGE		 UINT32_C(4096)
 
 /*
- * The budget of one kick in bytes, as NAPI's budget: some ten microseconds of
- * tmpfs or cached I/O, for which a vCPU's access may have to wait, and after
- * which completions are signalled.
+ * Bytes of one kick, as NAPI's budget: some ten microseconds of tmpfs or cached
+ * I/O, for which a vCPU's access may wait, before completions are signalled.
  */
 #define KICK_BUDGET (UINT32_C(32) << 10)
 
@@ -157,7 +156,6 @@ engine_open(const struct disk *disk, unsigned max)
 	return engine;
 }
 
-/* Advance the operation by 'done' bytes that were transferred. */
 static void
 advance(struct engine_op *op, uint64_t done)
 {
@@ -267,16 +265,14 @@ transfer_sync(struct engine *engine, struct engine_op *op)
 {
 	int64_t len = 0, excess;
 	unsigned segments = 0;
-	struct iovec *last;
 	ssize_t n;
 
 	while (segments < op->segments && len < engine->budget)
 		len += op->data[segments++].iov_len;
-	last = &op->data[segments - 1];
 	excess = MAX(len - engine->budget, 0);
-	last->iov_len -= excess;
+	op->data[segments - 1].iov_len -= excess;
 	n = pread_pwrite(engine->fd, op, segments);
-	last->iov_len += excess;
+	op->data[segments - 1].iov_len += excess;
 	engine->budget -= MAX(roundup(n, PAGE), PAGE);
 	return n < 0 ? -errno : n;
 }
@@ -292,17 +288,14 @@ static int
 perform(struct engine *engine, const struct engine_op *op)
 {
 	uint64_t range[] = {op->offset, op->remaining};
-	int result;
+	int fd = engine->fd, e;
 
 	engine->budget = 0;
-	if (op->opcode == ENGINE_FLUSH)
-		result = fdatasync(engine->sync);
-	else if (op->opcode == ENGINE_DISCARD)
-		result = ioctl(engine->fd, BLKDISCARD, range);
-	else
-		result =
-		    fallocate(engine->fd, op->mode, op->offset, op->remaining);
-	return result < 0 ? -errno : 0;
+	e = op->opcode == ENGINE_FLUSH ? fdatasync(engine->sync)
+	    : op->opcode == ENGINE_DISCARD
+		? ioctl(fd, BLKDISCARD, range)
+		: fallocate(fd, op->mode, op->offset, op->remaining);
+	return e < 0 ? -errno : 0;
 }
 
 static void

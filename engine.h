@@ -43,7 +43,7 @@ struct engine_op {
 };
 STAILQ_HEAD(engine_ops, engine_op);
 
-/* For 'max' operations at a time on the caller's disk.  NULL: failed, logged. */
+/* For 'max' operations at a time on the caller's disk.  NULL: failed. */
 struct engine *engine_open(const struct disk *disk, unsigned max);
 
 /*

@@ -42,9 +42,8 @@
 #define PAGE_BITS  12
 #define PAGE_BYTES (UINT64_C(1) << PAGE_BITS)
 
-/* Pages of a chunk, 2 MiB, which fill one of our page tables; of neighbours. */
-#define CHUNK	UINT64_C(512)
-#define CLUSTER UINT64_C(16)
+#define CHUNK	   UINT64_C(512) /* pages, of one page table */
+#define CLUSTER	   UINT64_C(16)	 /* ... of neighbours */
 
 /*
  * Addresses of guests that are mapped one to one reach as far as the host's.  A
@@ -63,7 +62,7 @@
 /* Each mapping is a VMA, and so may be the gap after it (vm.max_map_count). */
 #define AREAS_MAX UINT64_C(32000)
 
-/* Descriptions of chunks that become writable, and count as memory, together. */
+/* Descriptions of chunks that become writable, and accounted, together. */
 #define LEAF UINT64_C(4096)
 
 /* In pages: for a request of the usual size, scattered as it may be. */
@@ -115,11 +114,7 @@ is_present(const struct guest *guest, uint64_t page)
 	return present[page % CHUNK / 64] >> (page % 64) & 1;
 }
 
-static char *
-at(const struct guest *guest, uint64_t page)
-{
-	return guest->window + (page << PAGE_BITS);
-}
+#define AT(guest, page) ((guest)->window + ((page) << PAGE_BITS))
 
 /*
  * Replace what is mapped there.  If that fails we must not go on: pages that
@@ -243,12 +238,12 @@ map_whole(struct guest *guest, uint64_t from, uint64_t to, int *err)
 {
 	uint64_t n = to - from;
 
-	if (!map_range(guest, at(guest, from), from, n, err))
+	if (!map_range(guest, AT(guest, from), from, n, err))
 		return false;
 	if (err[0] == 0 && run(err, 0, n) == n)
 		account(guest, from, to);
 	else
-		unmap(guest, at(guest, from), n);
+		unmap(guest, AT(guest, from), n);
 	return true;
 }
 
@@ -387,7 +382,7 @@ guest_pin(struct guest *guest, const void *p, size_t len)
 static void
 evict(struct guest *guest, struct chunk *c)
 {
-	unmap(guest, at(guest, (c - guest->chunk) * CHUNK), CHUNK);
+	unmap(guest, AT(guest, (c - guest->chunk) * CHUNK), CHUNK);
 	guest->pages -= c->pages;
 	guest->areas -= c->areas;
 	*c = (struct chunk){.sparse = c->sparse};

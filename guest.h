@@ -10,25 +10,22 @@
 struct xentoollog_logger;
 struct guest;
 
-/* As a limit: what this host can spare for one disk. */
-#define GUEST_LIMIT_DEFAULT UINT64_MAX
-
 /*
  * Reserve the window for the memory of domain 'domid', of which no more than
- * 'limit' bytes are going to be mapped at a time (8 MiB at least).  Nothing is
- * mapped yet.  NULL on failure, which has been logged to 'log'.
+ * 'limit' bytes (at least 8 MiB) are mapped at a time; by default what this
+ * host can spare for one disk.  NULL on failure, which has been logged.
  */
+#define GUEST_LIMIT_DEFAULT UINT64_MAX
 struct guest *guest_open(
     struct xentoollog_logger *log, uint16_t domid, uint64_t limit);
 
 /*
- * The guest-physical range [gpa, gpa + len) as a contiguous range here, mapped
- * for reading and writing; NULL if that cannot be, and then guest_map_error()
- * says why.  'len' may be 0.
+ * Map the guest-physical range [gpa, gpa + len) for reading and writing; 'len'
+ * may be 0.  NULL: guest_map_error() says why.
  *
- * The guest shares this memory and changes it at any time: read once, then
- * judge.  The pointer is good until guest_reclaim() or guest_unmap_all(); it
- * may be kept in a request in flight, and nowhere else.
+ * The guest changes this memory at any time: load once, then validate.  The
+ * pointer is valid until guest_reclaim() or guest_unmap_all(); it may be kept
+ * in a request in flight, and nowhere else.
  */
 void *guest_map(struct guest *guest, uint64_t gpa, size_t len);
 
@@ -41,20 +38,17 @@ enum guest_map_error {
 enum guest_map_error guest_map_error(const struct guest *guest);
 
 /*
- * Give back some of what is mapped, the least recently used first, but nothing
- * that was kept by guest_pin() since the last call.  False: there was nothing
- * to give back.  Pointers are good only to what was kept.  To keep what is not
- * guest memory is harmless.
+ * Unmap some memory, the least recently used first, but none that guest_pin()
+ * has pinned since the last call, to which alone pointers stay valid.  False:
+ * nothing was unmapped.  To pin what is not guest memory is harmless.
  */
 bool guest_reclaim(struct guest *guest);
 void guest_pin(struct guest *guest, const void *p, size_t len);
 
 /*
- * For a guest that runs on while its memory is copied, to migrate:
- * guest_wrote() notes that [gpa, gpa + len), mapped or not, has been written
- * to, which Xen does not see; guest_report() tells Xen of all that was noted,
- * mostly with one hypercall, so that it is copied again.  What no guest can
- * have is ignored.
+ * For live migration: guest_wrote() notes that [gpa, gpa + len), mapped or not,
+ * has been written to, which Xen does not see; guest_report() marks all of it
+ * as dirty, mostly with one hypercall.  What no guest can have is ignored.
  */
 #if defined(__x86_64__)
 #define GUEST_CAN_MIGRATE true
@@ -66,8 +60,7 @@ void guest_report(struct guest *guest);
 
 /*
  * Unmap everything, for IOREQ_TYPE_INVALIDATE: pages were removed from the
- * guest and must not be accessed any more.  Nothing may be in flight.
- * guest_map() maps again on demand.
+ * guest.  Nothing may be in flight.
  */
 void guest_unmap_all(struct guest *guest);
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The IOREQ server: how the guest's accesses to the register window arrive and
- * are completed, and how the guest is interrupted.  Follows Xen's public
- * headers hvm/ioreq.h and hvm/dm_op.h.
+ * The IOREQ server (Xen's public hvm/ioreq.h and hvm/dm_op.h): the guest's
+ * accesses to the register window, and its interrupt.
  */
 #ifndef IOREQ_H
 #define IOREQ_H
@@ -24,8 +23,7 @@ struct access {
 	uint32_t vcpu;	 /* index of the slot in the IOREQ page */
 	uint32_t offset; /* bytes from the start of the window */
 	uint32_t size;	 /* bytes: 1, 2, 4 or 8 */
-	uint64_t data;	 /* write: the value, read: to be filled in; either
-			    way only the low 'size' bytes count */
+	uint64_t data;	 /* of which the low 'size' bytes count */
 };
 
 struct ioreq_server;
@@ -48,46 +46,37 @@ struct ioreq_config {
 };
 
 /*
- * Serve the register window: adopt the IOREQ server that a killed predecessor
- * left behind for the same domain and base, or else create one, claim the
- * window and enable it; then bind the event channel of every vCPU.  When this
- * returns the guest may run.
- *
- * Before all that, every handle of Xen's libraries in this process, guest.c's
- * too if it is open by then, is irrevocably restricted to that domain.
+ * Adopt the IOREQ server that a killed predecessor left for the same domain and
+ * base, or create one, claim the window and enable it; then bind the event
+ * channel of every vCPU.  When this returns the guest may run.  Before, every
+ * handle of Xen's libraries in this process is restricted to that domain.
  *
  * NULL on failure, which has been logged to 'log'; a server that was created is
- * gone again then.  There is no ioreq_close(): a vCPU blocked in a destroyed
- * server would hang for good, so the server stays for a successor, and goes
- * with the domain.
+ * destroyed then.  There is no ioreq_close(): a vCPU blocked in a destroyed
+ * server would hang for good, so it stays for a successor, or the domain's end.
  */
 struct ioreq_server *ioreq_open(
     struct xentoollog_logger *log, const struct ioreq_config *config);
 
 /*
- * The state that outlives this process: 'state_size' bytes, aligned for any
- * type.  *adopted: they are as a killed predecessor left them; otherwise they
- * are zero.
+ * The 'state_size' bytes that outlive this process, aligned for any type: as a
+ * killed predecessor left them (*adopted), or zero.
  */
 void *ioreq_state(struct ioreq_server *io, bool *adopted);
 
 /*
- * A descriptor that is readable (POLLIN) when ioreq_ack_event() should be
- * called.  ioreq_ack_event() acknowledges one event and unmasks its port;
- * accesses are then found by ioreq_next().  0, or -1 on failure, which has been
- * logged.
+ * A descriptor that is readable (POLLIN) when there is an event, of accesses
+ * that ioreq_next() finds.  ioreq_ack_event() acknowledges one and unmasks its
+ * port: 0, or -1 on failure, which has been logged.
  */
 int ioreq_fd(const struct ioreq_server *io);
 int ioreq_ack_event(struct ioreq_server *io);
 
 /*
- * The next pending access.
- *
- * True: *a is one.  False: the scan of the slots is complete.  An access that
- * is not completed with ioreq_complete() is returned again by the next scan,
- * unchanged, so that it can wait while those of other vCPUs are handled.
- * Accesses that no driver makes (string instructions, outside the window) are
- * completed here: reads give all ones, writes are ignored.
+ * The next pending access in *a.  False: the scan of the slots is complete.  An
+ * access that is not completed with ioreq_complete() is returned again by the
+ * next scan.  Those that no driver makes (string instructions, outside the
+ * window) are completed here: reads give all ones, writes are ignored.
  */
 bool ioreq_next(struct ioreq_server *io, struct access *a);
 
@@ -100,10 +89,8 @@ bool ioreq_pending(const struct ioreq_server *io);
 void ioreq_complete(struct ioreq_server *io, const struct access *a);
 
 /*
- * Set the level of the guest's interrupt.  Arm: 1 makes the SPI pending, its
- * level is not modelled, and 0 is ignored.  x86: the ISA line stays at 1 until
- * it is set to 0; where it is an edge the guest is interrupted by the change
- * from 0 to 1 only.
+ * Set the level of the guest's interrupt.  Arm: 1 makes the SPI pending, and 0
+ * is ignored.  x86: the level of an ISA line, which may be taken as an edge.
  */
 void ioreq_interrupt(struct ioreq_server *io, unsigned level);
 

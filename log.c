@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The log.  Owns how a message becomes a line on stderr, and what happens when
- * nobody reads it.  Knows nothing of what the messages are about.
- *
- * Xen's own logger writes by stdio, which waits for whoever reads a pipe, a
- * terminal or a socket, while the guest's vCPUs wait for us.
+ * nobody reads it.  Xen's own logger would block until somebody does, and so
+ * would the guest's vCPUs.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -98,10 +96,9 @@ log_init(struct log *log, xentoollog_level least)
 	*log = (struct log){.logger.vmessage = vmessage, .least = least};
 	/*
 	 * Between poll() and write() others may fill a pipe, and a terminal may
-	 * take a part of a line only.  What is set not to wait is a description
-	 * of our own, since others use the one that we were given.  A file has
-	 * its place in that, and a socket cannot be opened; but these take a
-	 * line if they take anything.
+	 * take a part of a line only: open it again as non-blocking, since
+	 * others share the description that we inherited.  A file's offset is
+	 * in that, and a socket cannot be opened; but these take whole lines.
 	 */
 	if (fstat(STDERR_FILENO, &st) == 0 &&
 	    (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))

@@ -16,10 +16,9 @@ struct log {
 };
 
 /*
- * Write messages of level 'least' and above to stderr from now on, each a line
- * of its own in which control characters are escaped.  Nobody waits for whoever
- * reads it: while stderr takes no more, messages are dropped, and the next one
- * that is written is preceded by their number.
+ * Write messages of level 'least' and above to stderr, one a line, with control
+ * characters escaped.  Never blocks: while stderr takes no more, messages are
+ * dropped, and the next one that is written is preceded by their number.
  */
 void log_init(struct log *log, xentoollog_level least);
 

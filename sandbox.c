@@ -50,9 +50,8 @@ enter_empty_root(xentoollog_logger *log)
 }
 
 /*
- * Drop user, groups, capabilities and limits.  The filter sets
- * PR_SET_NO_NEW_PRIVS, and also denies new processes, since RLIMIT_NPROC would
- * count io_uring's workers.
+ * The filter sets PR_SET_NO_NEW_PRIVS, and denies new processes: RLIMIT_NPROC
+ * would count io_uring's workers.
  */
 static bool
 drop_privileges(xentoollog_logger *log, const struct passwd *user)
@@ -73,8 +72,7 @@ drop_privileges(xentoollog_logger *log, const struct passwd *user)
 		return log_error(log, errno, "cannot become another user");
 	if (syscall(SYS_capset, &header, none) < 0)
 		return log_error(log, errno, "cannot drop capabilities");
-	/* Becoming another user may have allowed cores, which no limit keeps
-	   from a program that takes them (core_pattern). */
+	/* After setuid.  RLIMIT_CORE does not apply to a core_pattern pipe. */
 	if (setrlimit(RLIMIT_NOFILE, &max_fds) < 0 ||
 	    prctl(PR_SET_DUMPABLE, 0) < 0)
 		return log_error(log, errno, "cannot set limits");

@@ -385,12 +385,11 @@ enter_sandbox(struct vdisk *v, const struct options *o)
 static void
 notify_ready(void)
 {
-	static const char ready[] = "ready\n";
 	struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
 
 	/* Not by stdio, which makes system calls that the sandbox denies. */
 	if (poll(&fd, 1, 0) == 1)
-		(void)!write(STDOUT_FILENO, ready, sizeof(ready) - 1);
+		(void)!write(STDOUT_FILENO, "ready\n", 6);
 	close(STDOUT_FILENO);
 }
 

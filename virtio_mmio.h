@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The registers of a virtio-mmio device, version 2 (virtio 1.2, 4.2) or 1
- * (4.2.4, "legacy"): its status, its features, its configuration space, and the
- * setting up of its one queue.
+ * The registers of a virtio-mmio device with one queue, version 2 (virtio 1.2,
+ * 4.2) or 1 (4.2.4, "legacy").
  */
 #ifndef VIRTIO_MMIO_H
 #define VIRTIO_MMIO_H
@@ -43,18 +42,16 @@ struct virtio_mmio {
 };
 
 /*
- * Initialise the registers: as after reset, or restored from a killed
- * predecessor's state; the caller resubmits what was in flight.  The queue's
- * state becomes a part of theirs.  False on failure, which has been logged; one
- * is that the disk does not match the state.
+ * Initialise the registers and the queue: as after reset, or restored from a
+ * killed predecessor's state; the caller resubmits what was in flight.  False
+ * on failure, e.g. that the disk does not match the state, which was logged.
  */
 bool virtio_mmio_open(struct virtio_mmio *dev);
 
 /*
- * Handle one register access (4.2.2).  a->kind is ACCESS_READ, and then a->data
- * is filled in, or ACCESS_WRITE.  True: complete it now.  False: it takes
- * effect only when nothing is in flight (reset, queue disable, cache mode);
- * submit nothing until then, and retry.
+ * Handle an ACCESS_WRITE, or an ACCESS_READ, for which a->data is filled in
+ * (4.2.2).  True: complete it.  False: retry when nothing is in flight (reset,
+ * queue disable, cache mode), and submit nothing until then.
  */
 bool virtio_mmio_access(struct virtio_mmio *dev, struct access *a);
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A split virtqueue, device side (virtio 1.2, 2.7): chains are popped from the
- * available ring and pushed to the used ring.  Knows nothing of what is in the
- * buffers.
+ * available ring and pushed to the used ring.
  */
 #ifndef VIRTQUEUE_H
 #define VIRTQUEUE_H
@@ -72,21 +71,19 @@ void virtqueue_set_legacy_layout(
 #define VIRTQUEUE_AGAIN (-2)
 
 /*
- * Make the queue ready with the addresses and size in its state (4.2.2,
- * QueueReady).  'features' are the negotiated feature bits.  0, or -1 with
- * 'fault' set if the size is not a power of two from 2 to VIRTQUEUE_NUM_MAX, or
- * a ring is misaligned or not in guest memory; the queue is not ready then.  A
- * ring that cannot be mapped now is judged when it is used.
+ * Make the queue ready with the addresses and size in its state, and the
+ * negotiated 'features' (4.2.2, QueueReady).  0, or -1 with 'fault' set if the
+ * size is not valid, or a ring is misaligned or not in guest memory.  A ring
+ * that cannot be mapped now is judged when it is used.
  */
 int virtqueue_enable(struct virtqueue *vq, uint64_t features);
 
 /*
- * Continue a queue whose state was left by a process that was killed at any
- * moment: complete any update that was interrupted.  0, or -1 with 'fault' set
- * if the state makes no sense.  Chains in flight must be resubmitted:
+ * Continue a queue whose owner was killed at any moment: complete any update
+ * that was interrupted.  0, or -1 with 'fault' set if the state is corrupt.
+ * Chains in flight must be resubmitted before others are popped:
  * virtqueue_pop_inflight() is like virtqueue_pop() for the first one whose head
- * is at least *head, and sets *head.  None must be popped before the last one
- * is given.
+ * is at least *head, and sets *head.
  */
 int virtqueue_adopt(struct virtqueue *vq, uint64_t features);
 int virtqueue_pop_inflight(
@@ -100,26 +97,23 @@ int virtqueue_pop_inflight(
 int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
 
 /*
- * Enable or disable the driver's notifications of available chains (2.7.7,
- * 2.7.10). enable: 1 if a chain has become available meanwhile, for which no
- * notification may come, or 0. disable: 0.  Both: -1 on fault.
- * VIRTQUEUE_AGAIN.
+ * Enable or disable the driver's notifications (2.7.7, 2.7.10).  1: enabled,
+ * but a chain has become available meanwhile, maybe without one.  0: done.  -1:
+ * fault.  VIRTQUEUE_AGAIN.
  */
 int virtqueue_enable_notify(struct virtqueue *vq);
 int virtqueue_disable_notify(struct virtqueue *vq);
 
 /*
- * Return chain 'head', of which the first 'len' bytes of the writable part were
- * written (2.7.8).  The driver does not see it before virtqueue_publish().
- * 0, or -1 on fault.  The rings have been mapped since the chain was taken.
+ * Return chain 'head', of which the first 'len' writable bytes were written
+ * (2.7.8).  The driver sees it after virtqueue_publish().  0, or -1 on fault.
  */
 int virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
 
 /*
- * Publish everything pushed to the driver. 1: it wants an interrupt for that
- * (2.7.7, 2.7.10). 0: it does not, or nothing was pushed. -1: fault.  After the
- * interrupt has been raised, or was not needed, virtqueue_signalled() records
- * that; until then the decision repeats.
+ * Publish everything pushed to the driver.  1: it wants an interrupt (2.7.7,
+ * 2.7.10).  0: it does not.  -1: fault.  VIRTQUEUE_AGAIN.  The decision repeats
+ * until virtqueue_signalled() records that it has been followed.
  */
 int virtqueue_publish(struct virtqueue *vq);
 void virtqueue_signalled(struct virtqueue *vq);
