@@ -347,14 +347,14 @@ next_range(struct blk *blk, struct blk_req *req)
 static void
 write_zeros(struct blk *blk, struct blk_req *req)
 {
-	static const char zeros[4096];
+	static char zeros[4096]; /* never written; const would fill the file */
 	struct virtio_blk_discard_write_zeroes *r = &req->range[req->ranges];
 	struct engine_op *op = &req->op;
 	uint64_t remaining = op->remaining;
 	struct iovec *iov = op->data = req->iov;
 
 	for (; iov < req->iov + BLK_IOVECS && remaining > 0; iov++) {
-		iov->iov_base = (void *)zeros;
+		iov->iov_base = zeros;
 		iov->iov_len = MIN(remaining, sizeof(zeros));
 		remaining -= iov->iov_len;
 	}
