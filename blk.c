@@ -16,8 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <xentoollog.h>
-
 #include "blk.h"
 #include "disk.h"
 #include "engine.h"

@@ -83,7 +83,7 @@ void blk_sync(struct blk *blk);
  */
 void blk_keep(struct blk *blk, uint16_t *failed);
 
-/* A request to fill in, or NULL; and one reaped or not submitted back. */
+/* Get a request to fill in, or NULL; put one reaped, or not submitted. */
 struct blk_req *blk_get(struct blk *blk);
 void blk_put(struct blk *blk, struct blk_req *req);
 
@@ -100,7 +100,7 @@ bool blk_pending(const struct blk *blk);
 /* A completed request, its status byte written, or NULL.  Never blocks. */
 struct blk_req *blk_reap(struct blk *blk);
 
-/* Fail one of which only the status byte is there, as the first iovec. */
+/* Submit one to fail: its first iovec is the status byte, and all there is. */
 void blk_fail(struct blk *blk, struct blk_req *req);
 
 /*

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <sys/param.h>
 
-#include <xentoollog.h>
-
 #include "blk.h"
 #include "device.h"
 #include "guest.h"
@@ -44,7 +42,7 @@ device_access(struct device *dev, struct access *a)
 	return virtio_mmio_access(&dev->mmio, a);
 }
 
-/* Have guest memory given back that no request in flight uses. */
+/* Unmap guest memory that no request in flight uses. */
 static bool
 reclaim(struct device *dev)
 {
@@ -232,7 +230,7 @@ device_enable_notify(struct device *dev)
 {
 	int more;
 
-	/* What lacks memory is tried again soon. */
+	/* What is starved is tried again soon. */
 	if (!virtio_mmio_queue_active(&dev->mmio) || dev->starved)
 		return false;
 	dev->notify_enabled = true;

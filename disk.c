@@ -17,7 +17,6 @@
 
 #include <linux/fs.h>
 #include <linux/magic.h>
-#include <xentoollog.h>
 
 #include "disk.h"
 #include "log.h"
@@ -71,7 +70,7 @@ probe_device(struct disk *disk, dev_t dev)
 	    ioctl(disk->fd, BLKIOOPT, &disk->io_opt) < 0)
 		return log_error(disk->log, errno,
 		    "cannot get the block sizes of %s", disk->path);
-	/* open() for writing succeeds all the same. */
+	/* open() for writing succeeds nevertheless. */
 	if (!disk->read_only && ioctl(disk->fd, BLKROGET, &read_only) == 0 &&
 	    read_only)
 		return log_error(
@@ -178,8 +177,8 @@ open_direct(struct disk *disk)
 }
 
 /*
- * No medium, and a descriptor that has nothing behind it.  A driver chooses
- * once from what is offered, so all is offered that most media will have.
+ * No medium, and an empty memfd in its place.  Features are negotiated once, so
+ * those are offered that most media will have.
  */
 static bool
 open_empty(struct disk *disk, unsigned flags)

@@ -29,7 +29,6 @@
 
 #include <liburing.h>
 #include <linux/fs.h>
-#include <xentoollog.h>
 
 #include "disk.h"
 #include "engine.h"
@@ -70,7 +69,7 @@ struct engine {
 	int fd, sync;		  /* the disk */
 	bool on_tmpfs;		  /* ... and nowhere else */
 	int64_t budget;		  /* bytes left for this kick */
-	bool starved;		  /* no memory: wait for the next go */
+	bool starved;		  /* no memory: wait for the next kick */
 	time_t starved_since;	  /* second; 0: it is not */
 	struct engine_ops queued; /* not submitted yet */
 	struct engine_ops done;

@@ -35,7 +35,7 @@ struct engine_op {
 	/* The rest is engine.c's, and 'link' the caller's before and after. */
 	STAILQ_ENTRY(engine_op) link;
 	unsigned retries;
-	bool sync;	     /* io_uring cannot do it: it is done at once */
+	bool sync;	     /* without io_uring, which cannot do it */
 	bool force_buffered; /* buffered I/O, after EINVAL from O_DIRECT */
 	bool direct;	     /* submitted as O_DIRECT: */
 	char *buffer;	     /* by way of this memory; or NULL */
@@ -62,7 +62,7 @@ struct engine_op *engine_reap(struct engine *engine);
 /* Readable (POLLIN) when there are completions. */
 int engine_fd(const struct engine *engine);
 
-/* Keep 'fd' open until the last I/O is over.  False: failed, and logged. */
+/* Keep 'fd' open until the last I/O is over, even if killed.  False: failed. */
 bool engine_retain(struct engine *engine, int fd);
 
 /* Wait for operations in flight, and close the files at once. */

@@ -31,7 +31,6 @@
 #define __XEN_TOOLS__ 1 /* the names that Xen keeps for device models */
 #include <xendevicemodel.h>
 #include <xenforeignmemory.h>
-#include <xentoollog.h>
 
 #include <xen/hvm/dm_op.h>
 

@@ -32,7 +32,6 @@
 #include <xenevtchn.h>
 #include <xenforeignmemory.h>
 #include <xentoolcore.h>
-#include <xentoollog.h>
 
 #include <xen/hvm/ioreq.h>
 #include <xen/memory.h>

@@ -16,10 +16,10 @@
 
 #include "log.h"
 
-/* Bytes of a line: a pipe takes so many at once, or none. */
+/* Bytes of a line: writes to a pipe are atomic up to this. */
 #define LINE PIPE_BUF
 
-/* ... of which the message may leave so many to the error. */
+/* ... of which this many are kept for the error. */
 #define TAIL 128
 
 struct line {

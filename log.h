@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The log: what this program and Xen's libraries have to say, on stderr. */
+/* The log: messages of this program and of Xen's libraries, on stderr. */
 #ifndef LOG_H
 #define LOG_H
 

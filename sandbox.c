@@ -21,7 +21,6 @@
 #include <linux/mount.h>
 #include <seccomp.h>
 #include <xenforeignmemory.h>
-#include <xentoollog.h>
 
 #include <xen/sys/evtchn.h>
 #include <xen/sys/privcmd.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Least privilege, before any data of the guest's is read. */
+/* Least privilege: dropped before any data of the guest's is read. */
 #ifndef SANDBOX_H
 #define SANDBOX_H
 

@@ -20,8 +20,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <xentoollog.h>
-
 #include "blk.h"
 #include "device.h"
 #include "disk.h"
@@ -306,7 +304,7 @@ write_pid(struct vdisk *v, int fd, const char *path)
 	return true;
 }
 
-/* Take our signals by signalfd, but those that nohup(1) has ignored. */
+/* Receive our signals by a signalfd, but none that nohup(1) has ignored. */
 static int
 open_signals(void)
 {

@@ -18,7 +18,6 @@
 #include <linux/virtio_ids.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
-#include <xentoollog.h>
 
 #include "blk.h"
 #include "ioreq.h"
@@ -310,7 +309,7 @@ write_register(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		s->interrupt_status &= ~data;
 		ioreq_interrupt(dev->io, 0);
-		/* An edge is no news while the line is up. */
+		/* If others are pending, raise it again: it may be an edge. */
 		if (s->interrupt_status != 0)
 			ioreq_interrupt(dev->io, 1);
 		break;

@@ -67,7 +67,7 @@ void virtqueue_reset(struct virtqueue *vq);
 void virtqueue_set_legacy_layout(
     struct virtqueue *vq, uint64_t start, uint32_t align);
 
-/* Guest memory cannot be mapped now, see guest_map_error(); nothing done. */
+/* Nothing was done: guest memory cannot be mapped now, guest_map_error(). */
 #define VIRTQUEUE_AGAIN (-2)
 
 /*
@@ -107,6 +107,7 @@ int virtqueue_disable_notify(struct virtqueue *vq);
 /*
  * Return chain 'head', of which the first 'len' writable bytes were written
  * (2.7.8).  The driver sees it after virtqueue_publish().  0, or -1 on fault.
+ * The rings must have been mapped since the chain was popped.
  */
 int virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
 
