@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <sys/param.h>
 
+#include <linux/virtio_mmio.h>
+
 #include "blk.h"
 #include "device.h"
 #include "guest.h"
@@ -199,7 +201,7 @@ process_completions(struct device *dev)
 	if (wanted < 0)
 		virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 	else if (wanted > 0)
-		virtio_mmio_interrupt(&dev->mmio);
+		virtio_mmio_interrupt(&dev->mmio, VIRTIO_MMIO_INT_VRING);
 	virtqueue_signalled(&dev->vq);
 	return n;
 }

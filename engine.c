@@ -186,13 +186,6 @@ bounce_get(struct engine *engine, uint32_t len)
 	return engine->buffers + (i - wanted) * PAGE;
 }
 
-static void
-bounce_put(struct engine *engine, const char *buffer, uint32_t len)
-{
-	memset(&engine->bounce_used[(buffer - engine->buffers) / PAGE], false,
-	    howmany(len, PAGE));
-}
-
 /* Copy 'len' bytes between the iovecs and the bounce buffer. */
 static void
 bounce_copy(const struct engine_op *op, size_t len)
@@ -241,7 +234,8 @@ release(struct engine *engine, struct engine_op *op, int done)
 		return;
 	if (op->opcode == ENGINE_READ && done > 0)
 		bounce_copy(op, done);
-	bounce_put(engine, op->buffer, op->len);
+	memset(&engine->bounce_used[(op->buffer - engine->buffers) / PAGE],
+	    false, howmany(op->len, PAGE));
 }
 
 static ssize_t
@@ -326,16 +320,6 @@ submit(struct engine *engine, struct engine_op *op)
 	io_uring_sqe_set_data(sqe, op);
 }
 
-/* One fsync for all flushes since the last, once that is complete. */
-static void
-start_flushes(struct engine *engine)
-{
-	if (!STAILQ_EMPTY(&engine->flushing) || STAILQ_EMPTY(&engine->flushes))
-		return;
-	STAILQ_CONCAT(&engine->flushing, &engine->flushes);
-	submit(engine, STAILQ_FIRST(&engine->flushing));
-}
-
 void
 engine_start(struct engine *engine, struct engine_op *op)
 {
@@ -351,16 +335,6 @@ engine_start(struct engine *engine, struct engine_op *op)
 	}
 	advance(op, 0); /* skip empty iovecs */
 	STAILQ_INSERT_TAIL(&engine->queued, op, link);
-}
-
-static void
-complete_flushes(struct engine *engine, int error)
-{
-	struct engine_op *op;
-
-	STAILQ_FOREACH (op, &engine->flushing, link)
-		op->error = error;
-	STAILQ_CONCAT(&engine->done, &engine->flushing);
 }
 
 /* The file system needs bounce buffers.  False: this had one, or none left. */
@@ -420,11 +394,14 @@ complete(struct engine *engine, struct engine_op *op, int res)
 	bool again = res < 0 && is_passing(engine, op, res);
 
 	if (op->opcode == ENGINE_FLUSH) {
-		if (again && !op->sync)
+		if (again && !op->sync) {
 			submit(engine, op);
-		else
-			complete_flushes(
-			    engine, -(again ? perform(engine, op) : res));
+			return;
+		}
+		res = again ? perform(engine, op) : res;
+		STAILQ_FOREACH (op, &engine->flushing, link)
+			op->error = -res;
+		STAILQ_CONCAT(&engine->done, &engine->flushing);
 		return;
 	}
 	if (res >= 0)
@@ -477,7 +454,12 @@ kick(struct engine *engine)
 	int e;
 
 	start_queued(engine);
-	start_flushes(engine);
+	/* One fsync for all flushes since the last, once that is complete. */
+	if (STAILQ_EMPTY(&engine->flushing) &&
+	    !STAILQ_EMPTY(&engine->flushes)) {
+		STAILQ_CONCAT(&engine->flushing, &engine->flushes);
+		submit(engine, STAILQ_FIRST(&engine->flushing));
+	}
 	if (io_uring_sq_ready(&engine->uring) == 0)
 		return;
 	/* SQEs that are not consumed stay for the next time. */

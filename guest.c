@@ -378,15 +378,6 @@ guest_pin(struct guest *guest, const void *p, size_t len)
 			    guest->reclaim_pass;
 }
 
-static void
-evict(struct guest *guest, struct chunk *c)
-{
-	unmap(guest, AT(guest, (c - guest->chunk) * CHUNK), CHUNK);
-	guest->pages -= c->pages;
-	guest->areas -= c->areas;
-	*c = (struct chunk){.sparse = c->sparse};
-}
-
 /*
  * The CLOCK algorithm: what was used again since the last time is spared once.
  */
@@ -406,7 +397,11 @@ guest_reclaim(struct guest *guest)
 			c->used = false;
 			TAILQ_INSERT_TAIL(&guest->mapped, c, link);
 		} else {
-			evict(guest, c);
+			unmap(guest, AT(guest, (c - guest->chunk) * CHUNK),
+			    CHUNK);
+			guest->pages -= c->pages;
+			guest->areas -= c->areas;
+			*c = (struct chunk){.sparse = c->sparse};
 			done = true;
 		}
 	}

@@ -74,18 +74,12 @@ all_features(const struct virtio_mmio *dev)
 	       FEATURE(VIRTIO_RING_F_EVENT_IDX);
 }
 
-static void
-interrupt(struct virtio_mmio *dev, uint32_t cause)
+void
+virtio_mmio_interrupt(struct virtio_mmio *dev, uint32_t cause)
 {
 	dev->s->interrupt_status |= cause;
 	dev->interrupts++;
 	ioreq_interrupt(dev->io, 1);
-}
-
-void
-virtio_mmio_interrupt(struct virtio_mmio *dev)
-{
-	interrupt(dev, VIRTIO_MMIO_INT_VRING);
 }
 
 /* A guest can cause faults without end, so the log is rate-limited. */
@@ -98,7 +92,7 @@ virtio_mmio_fault(struct virtio_mmio *dev, const char *why)
 		return;
 	dev->s->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	if (dev->s->status & VIRTIO_CONFIG_S_DRIVER_OK)
-		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_sec == dev->fault_logged)
 		return;
@@ -184,7 +178,7 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 	/* A fault from before DRIVER_OK is signalled now (2.1.2). */
 	if ((status & ~s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
 	    (status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
-		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
 	s->status = status;
 	return true;
 }
@@ -352,10 +346,7 @@ read_register(const struct virtio_mmio *dev, uint32_t offset)
 		return s->interrupt_status;
 	case VIRTIO_MMIO_STATUS:
 		return s->status;
-	case VIRTIO_MMIO_SHM_LEN_LOW:
-	case VIRTIO_MMIO_SHM_LEN_HIGH:
-	case VIRTIO_MMIO_SHM_BASE_LOW:
-	case VIRTIO_MMIO_SHM_BASE_HIGH:
+	case VIRTIO_MMIO_SHM_LEN_LOW ... VIRTIO_MMIO_SHM_BASE_HIGH:
 		return UINT32_MAX; /* there is no such region */
 	case VIRTIO_MMIO_CONFIG_GENERATION:
 		return s->config_generation;
@@ -467,7 +458,7 @@ virtio_mmio_resize(struct virtio_mmio *dev)
 		return;
 	s->config_generation++;
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0)
-		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
 	s->capacity = capacity;
 }
 
@@ -492,7 +483,7 @@ restore_state(struct virtio_mmio *dev)
 	/* It may have been killed before it signalled a fault or a resize. */
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
 	    (s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
-		interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
 	virtio_mmio_resize(dev);
 	return true;
 }
