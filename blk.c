@@ -300,9 +300,8 @@ flush(struct blk *blk, struct blk_req *req)
 }
 
 /*
- * The request has changed the disk.  In write-through mode it takes a flush,
- * merged with others', not RWF_DSYNC, where one write would get the error of
- * another.
+ * In write-through mode a write takes a flush, merged with others', and not
+ * RWF_DSYNC, where one write would get the error of another.
  */
 static void
 finish_write(struct blk *blk, struct blk_req *req)

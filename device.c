@@ -86,9 +86,8 @@ pop_next(struct device *dev, struct virtqueue_chain *chain)
 }
 
 /*
- * The same, when its memory could not be mapped: other is unmapped first, and
- * all when nothing is in flight.  If the limit is too low even then, the
- * request can only fail.
+ * The same, after other memory was unmapped: all, when nothing is in flight.
+ * If the limit is too low even then, the request can only fail.
  */
 static int
 pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
@@ -149,9 +148,8 @@ submit_one(struct device *dev)
 }
 
 /*
- * Submit available chains until a vCPU has an access pending: at least the
- * first, so that accesses without end do not starve the queue.  Returns the
- * number submitted.
+ * Submit available chains until a vCPU has an access pending: at least one, or
+ * accesses would starve the queue.  Returns the number submitted.
  */
 static unsigned
 process_avail(struct device *dev)

@@ -25,9 +25,8 @@
 #define LOCK_RETRIES 2000
 
 /*
- * QEMU locks single bytes of an image: its holder writes, or its holder does
- * not share write permission (RAW_PERM_BASE and RAW_SHARED_BASE +
- * BLK_PERM_WRITE).
+ * QEMU locks single bytes of an image: RAW_PERM_BASE + BLK_PERM_WRITE (it may
+ * write) and RAW_SHARED_BASE + BLK_PERM_WRITE (others may not).
  */
 #define QEMU_LOCK_WRITE	       101
 #define QEMU_LOCK_SHARED_WRITE 201
@@ -128,13 +127,13 @@ lock(int fd, bool read_only)
 }
 
 /*
- * Open the file, and lock it unless DISK_NO_LOCK.  'sync' is opened before a
- * predecessor has died: a writeback error that it did not learn of is reported
- * to whoever had the file open by then.
+ * 'sync' is opened before a predecessor has died: a writeback error that it did
+ * not learn of is reported to whoever had the file open by then.
  */
 static bool
 open_file(struct disk *disk, unsigned flags)
 {
+	xentoollog_logger *log = disk->log;
 	bool read_only = disk->read_only, exclusive = !(flags & DISK_NO_LOCK);
 	int oflags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
 	unsigned tries = 0;
@@ -153,14 +152,13 @@ open_file(struct disk *disk, unsigned flags)
 	} while ((errno == EAGAIN || errno == EBUSY) &&
 		 tries++ < LOCK_RETRIES && usleep(1000) == 0);
 	if (errno == EAGAIN || errno == EBUSY)
-		return log_error(disk->log, -1,
+		return log_error(log, -1,
 		    "%s is in use by another vdisk or another program",
 		    disk->path);
 	if (disk->fd >= 0)
-		return log_error(
-		    disk->log, errno, "cannot lock %s", disk->path);
-	return log_error(disk->log, errno, "cannot %s %s",
-	    read_only ? "read" : "write", disk->path);
+		return log_error(log, errno, "cannot lock %s", disk->path);
+	return log_error(log, errno,
+	    read_only ? "cannot read %s" : "cannot write %s", disk->path);
 }
 
 static bool
@@ -205,12 +203,10 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 		return open_empty(disk, flags);
 	/* To open anything else may block or have side effects. */
 	if (stat(path, &st) < 0)
-		return log_error(
-		    disk->log, errno, "cannot find %s", disk->path);
+		return log_error(log, errno, "cannot find %s", path);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return log_error(disk->log, -1,
-		    "%s is neither a regular file nor a block device",
-		    disk->path);
+		return log_error(log, -1,
+		    "%s is neither a regular file nor a block device", path);
 	disk->device = S_ISBLK(st.st_mode);
 	if (!open_file(disk, flags) || !disk_update_size(disk))
 		return false;

@@ -364,9 +364,8 @@ wait_for_memory(struct engine *engine)
 }
 
 /*
- * Whether to retry an operation that ended with 'res', which was not the disk's
- * fault.  ECANCELED: io_uring could not create a worker thread.  From a flush,
- * ENOMEM can be a writeback error.
+ * Whether to retry after 'res', which is not the disk's fault.  ECANCELED: no
+ * worker thread for io_uring.  From a flush ENOMEM can be a writeback error.
  */
 static bool
 is_passing(struct engine *engine, struct engine_op *op, int res)

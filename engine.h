@@ -46,10 +46,7 @@ STAILQ_HEAD(engine_ops, engine_op);
 /* For 'max' operations at a time on the caller's disk.  NULL: failed. */
 struct engine *engine_open(const struct disk *disk, unsigned max);
 
-/*
- * Queue an operation. engine_kick() submits all that are queued with one system
- * call; each is returned by engine_reap().
- */
+/* Queue an operation for engine_reap().  Submit all with one system call. */
 void engine_start(struct engine *engine, struct engine_op *op);
 void engine_kick(struct engine *engine);
 

@@ -115,10 +115,7 @@ is_present(const struct guest *guest, uint64_t page)
 
 #define AT(guest, page) ((guest)->window + ((page) << PAGE_BITS))
 
-/*
- * Replace what is mapped there.  If that fails we must not go on: pages that
- * the guest gave up would stay accessible.
- */
+/* Replace a mapping, or exit: pages that the guest gave up must not stay. */
 static void
 map_anonymous(struct guest *guest, void *p, uint64_t len, int prot)
 {
@@ -228,10 +225,7 @@ run(const int *err, uint64_t from, uint64_t to)
 	return i;
 }
 
-/*
- * Map pages [from, to) of a chunk if the guest has all of them: err[] says.
- * False: the host refuses.
- */
+/* Map pages [from, to) of a chunk if the guest has all.  False: refused. */
 static bool
 map_whole(struct guest *guest, uint64_t from, uint64_t to, int *err)
 {

@@ -58,10 +58,7 @@ void guest_pin(struct guest *guest, const void *p, size_t len);
 void guest_wrote(struct guest *guest, uint64_t gpa, uint64_t len);
 void guest_report(struct guest *guest);
 
-/*
- * Unmap everything, for IOREQ_TYPE_INVALIDATE: pages were removed from the
- * guest.  Nothing may be in flight.
- */
+/* Unmap everything, for IOREQ_TYPE_INVALIDATE.  Nothing may be in flight. */
 void guest_unmap_all(struct guest *guest);
 
 /* Bytes of the window that are mapped. */

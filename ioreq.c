@@ -252,9 +252,8 @@ bind_port(struct ioreq_server *io)
 }
 
 /*
- * Claim the window, enable the server and bind every vCPU's event channel.  Xen
- * gives a port to each vCPU that the domain can have when the server is
- * enabled, and to no other slot.
+ * Claim the window, enable the server and bind every vCPU's event channel.  By
+ * then Xen has given a port to the slot of each vCPU, and to no other.
  */
 static bool
 enable_server(struct ioreq_server *io)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The log.  Owns how a message becomes a line on stderr, and what happens when
- * nobody reads it.  Xen's own logger would block until somebody does, and so
- * would the guest's vCPUs.
+ * The log.  Owns how a message becomes a line on stderr.  Xen's own logger
+ * would block while nobody reads it, and so would the guest's vCPUs.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -109,7 +108,7 @@ log_init(struct log *log, xentoollog_level least)
 	}
 }
 
-void
+bool
 log_msg(xentoollog_logger *log, xentoollog_level level, int error,
     const char *format, ...)
 {
@@ -117,16 +116,6 @@ log_msg(xentoollog_logger *log, xentoollog_level level, int error,
 
 	va_start(args, format);
 	xtl_logv(log, level, error, "vdisk", format, args);
-	va_end(args);
-}
-
-bool
-log_error(xentoollog_logger *log, int error, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	xtl_logv(log, XTL_ERROR, error, "vdisk", format, args);
 	va_end(args);
 	return false;
 }

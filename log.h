@@ -24,12 +24,10 @@ void log_init(struct log *log, xentoollog_level least);
 
 /*
  * Log a message of 'level', followed by the text of errno 'error' unless that
- * is -1.  log_error() is for failures: its level is XTL_ERROR, and it returns
- * false.
+ * is -1.  False, so that a function can fail with log_error().
  */
-void log_msg(xentoollog_logger *log, xentoollog_level level, int error,
+bool log_msg(xentoollog_logger *log, xentoollog_level level, int error,
     const char *format, ...) __attribute__((format(printf, 4, 5)));
-bool log_error(xentoollog_logger *log, int error, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+#define log_error(log, error, ...) log_msg(log, XTL_ERROR, error, __VA_ARGS__)
 
 #endif

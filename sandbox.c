@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Least privilege.  Owns the dropping of privileges and the list of system
- * calls that the event loop makes, itself and through its libraries.  Knows
- * nothing of what they are for.
+ * calls that the event loop makes, itself and through its libraries.
  */
 #include <errno.h>
 #include <grp.h>
@@ -48,10 +47,7 @@ enter_empty_root(xentoollog_logger *log)
 	return true;
 }
 
-/*
- * The filter sets PR_SET_NO_NEW_PRIVS, and denies new processes: RLIMIT_NPROC
- * would count io_uring's workers.
- */
+/* No RLIMIT_NPROC, which counts io_uring's workers: the filter denies fork. */
 static bool
 drop_privileges(xentoollog_logger *log, const struct passwd *user)
 {
@@ -78,10 +74,7 @@ drop_privileges(xentoollog_logger *log, const struct passwd *user)
 	return true;
 }
 
-/*
- * Conditions: argument n, of 32 bits as the kernel takes it, equals this value;
- * has none of these bits set.
- */
+/* Argument n, of 32 bits for the kernel, equals a value; has no such bits. */
 #define ARG_EQ(n, value)                                                       \
 	SCMP_CMP(n, SCMP_CMP_MASKED_EQ, UINT32_MAX, (uint32_t)(value))
 #define ARG_CLEAR(n, bits) SCMP_CMP(n, SCMP_CMP_MASKED_EQ, bits, 0)

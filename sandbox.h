@@ -18,10 +18,8 @@ struct sandbox {
  * Drop the file system, user and groups, capabilities, new descriptors, core
  * dumps, and all system calls but those of the event loop; any other kills the
  * process.  Xen's interfaces are restricted where they are opened (ioreq.h),
- * and so are the operations of io_uring (engine.c).
- *
- * False if a part of it fails, which has been logged to 'log'.  It is
- * irrevocable either way.
+ * and so are the operations of io_uring (engine.c).  False if a part fails,
+ * which has been logged to 'log'.  It is irrevocable either way.
  */
 bool sandbox_enter(
     struct xentoollog_logger *log, const struct sandbox *sandbox);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * vdisk: one virtio disk for one Xen guest.  Owns the command line, the order
- * in which things are opened, readiness and the exit status.  Knows nothing of
- * Xen's interfaces or of virtio.
+ * in which things are opened, readiness and the exit status.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -239,8 +238,7 @@ open_nothing(void)
 
 /*
  * Have 0, 1 and 2 open, so that no file of ours is taken for stdout or stderr,
- * and nothing else: our parent may wait for the end of a pipe or lock, and the
- * sandbox would leave it accessible.
+ * and nothing else that the sandbox would leave or that our parent waits for.
  */
 static void
 open_standard_streams(void)

@@ -81,9 +81,8 @@ map_error(struct virtqueue *vq, const char *why)
 }
 
 /*
- * The rings, mapped again by every function since they may be unmapped in
- * between (guest_unmap_all()).  Sizes and alignment are those of 2.7,
- * used_event and avail_event included.
+ * The rings, which may have been unmapped since the last call.  Sizes are those
+ * of 2.7, used_event and avail_event included.
  */
 static struct vring_desc *
 desc_table(struct virtqueue *vq)

@@ -81,9 +81,8 @@ int virtqueue_enable(struct virtqueue *vq, uint64_t features);
 /*
  * Continue a queue whose owner was killed at any moment: complete any update
  * that was interrupted.  0, or -1 with 'fault' set if the state is corrupt.
- * Chains in flight must be resubmitted before others are popped:
- * virtqueue_pop_inflight() is like virtqueue_pop() for the first one whose head
- * is at least *head, and sets *head.
+ * Chains in flight must be resubmitted before others are popped: the first one
+ * from *head on is popped, and *head set, by virtqueue_pop_inflight().
  */
 int virtqueue_adopt(struct virtqueue *vq, uint64_t features);
 int virtqueue_pop_inflight(
