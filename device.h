@@ -21,10 +21,7 @@ struct ioreq_server;
 struct device *device_open(struct xentoollog_logger *log,
     struct ioreq_server *io, struct guest *guest, struct blk *blk, bool legacy);
 
-/*
- * Handle one register access, see virtio_mmio_access().  False: retry after
- * device_process_queue(), which must be 'paused' until then.
- */
+/* See virtio_mmio_access().  False: retry after a 'paused' process_queue(). */
 bool device_access(struct device *dev, struct access *a);
 
 /*
@@ -44,10 +41,7 @@ enum device_event {
 };
 enum device_event device_expected_event(const struct device *dev);
 
-/*
- * Enable notifications, before the caller sleeps.  True: a chain has become
- * available meanwhile, maybe without a notification.
- */
+/* Before sleeping.  True: a chain has become available, maybe unnotified. */
 bool device_enable_notify(struct device *dev);
 
 /* Read the size of the disk again, and notify the driver (5.2.5). */

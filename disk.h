@@ -51,7 +51,7 @@ struct disk {
 bool disk_open(struct disk *disk, struct xentoollog_logger *log,
     const char *path, unsigned flags);
 
-/* Read the size again.  False: none that is valid, which has been logged. */
+/* Read the size again.  False: it is not valid, was logged, and stays. */
 bool disk_update_size(struct disk *disk);
 
 #endif

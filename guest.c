@@ -45,9 +45,8 @@
 #define CLUSTER	   UINT64_C(16)	 /* ... of neighbours */
 
 /*
- * Addresses of guests that are mapped one to one reach as far as the host's.  A
- * smaller address space (arm64 kernels with 39 bits) gets a smaller window,
- * which still covers any guest that such a host can run.
+ * Guests that are mapped one to one have the host's addresses.  What fits in a
+ * smaller address space (arm64 with 39 bits) covers any guest of that host.
  */
 #define WINDOW_BITS_MAX 46
 #define WINDOW_BITS_MIN 34

@@ -48,10 +48,7 @@
 /* How long a predecessor may take to die, in milliseconds. */
 #define BIND_RETRIES 2000
 
-/*
- * By this a successor recognises our server.  It is in the last slot of the
- * page, clear of vp_eport, which Xen sets if there are so many vCPUs.
- */
+/* In the last slot, clear of vp_eport, which Xen sets if there is that vCPU. */
 struct signature {
 	uint64_t magic;
 	uint64_t base;	  /* of the register window */

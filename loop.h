@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fds.h"
+
 struct xentoollog_logger;
 struct blk;
 struct device;
@@ -25,7 +27,7 @@ struct loop_config {
 	struct ioreq_server *io;
 	struct blk *blk;
 	struct device *dev;
-	const int *fd;	  /* FD_COUNT descriptors */
+	int fd[FD_COUNT];
 	bool terminating; /* a signal has asked for our end already */
 	uint64_t poll_ns; /* busy polling before sleeping */
 };

@@ -141,11 +141,10 @@ load_filter(xentoollog_logger *log, const int *fd)
 }
 
 bool
-sandbox_enter(struct xentoollog_logger *log, const struct sandbox *sandbox)
+sandbox_enter(xentoollog_logger *log, const struct passwd *user, const int *fd)
 {
 	/* Only root can chroot. */
 	if (geteuid() == 0 && !enter_empty_root(log))
 		return false;
-	return drop_privileges(log, sandbox->user) &&
-	       load_filter(log, sandbox->fd);
+	return drop_privileges(log, user) && load_filter(log, fd);
 }

@@ -8,20 +8,14 @@
 struct passwd;
 struct xentoollog_logger;
 
-/* What the sandbox leaves. */
-struct sandbox {
-	const struct passwd *user; /* setuid to it; NULL: do not */
-	const int *fd;		   /* FD_COUNT descriptors */
-};
-
 /*
- * Drop the file system, user and groups, capabilities, new descriptors, core
- * dumps, and all system calls but those of the event loop; any other kills the
- * process.  Xen's interfaces are restricted where they are opened (ioreq.h),
- * and so are the operations of io_uring (engine.c).  False if a part fails,
- * which has been logged to 'log'.  It is irrevocable either way.
+ * Drop the file system, capabilities, new descriptors, core dumps, unless
+ * 'user' is NULL user and groups, and all system calls but those of the event
+ * loop on fd[FD_COUNT]; any other kills the process.  Xen's interfaces are
+ * restricted in ioreq.c, and the operations of io_uring in engine.c.  False if
+ * a part fails, which has been logged to 'log'.  It is irrevocable either way.
  */
 bool sandbox_enter(
-    struct xentoollog_logger *log, const struct sandbox *sandbox);
+    struct xentoollog_logger *log, const struct passwd *user, const int *fd);
 
 #endif

@@ -55,15 +55,6 @@ struct options {
 	bool given[UCHAR_MAX + 1]; /* by the letters of parse_option() */
 };
 
-/* What is open. */
-struct vdisk {
-	xentoollog_logger *log;
-	struct guest *guest;
-	struct ioreq_server *io;
-	struct blk *blk;
-	int fd[FD_COUNT];
-};
-
 static const char usage[] =
     "usage: vdisk [OPTION...] DOMID MMIO_BASE IRQ PATH\n";
 
@@ -290,7 +281,7 @@ daemonize(void)
  * Replace the process ID in 'fd', the file 'path', without emptying it first.
  */
 static bool
-write_pid(struct vdisk *v, int fd, const char *path)
+write_pid(struct loop_config *v, int fd, const char *path)
 {
 	char line[16];
 	int len = sprintf(line, "%d\n", (int)getpid());
@@ -326,7 +317,7 @@ open_signals(void)
  * last: from then on the guest's accesses block until we complete them.
  */
 static bool
-open_all(struct vdisk *v, const struct options *o)
+open_all(struct loop_config *v, const struct options *o)
 {
 	const struct ioreq_config server = {
 	    .domid = o->domid,
@@ -365,18 +356,6 @@ open_all(struct vdisk *v, const struct options *o)
 	return pidfile < 0 || write_pid(v, pidfile, o->pidfile);
 }
 
-/* Drop all privileges that the event loop does not need. */
-static bool
-enter_sandbox(struct vdisk *v, const struct options *o)
-{
-	const struct sandbox sandbox = {.user = o->user, .fd = v->fd};
-
-	if (!o->given['N'])
-		return sandbox_enter(v->log, &sandbox);
-	log_msg(v->log, XTL_WARN, -1, "running without a sandbox");
-	return true;
-}
-
 /* Readiness notification: the guest may run.  Nobody need read it. */
 static void
 notify_ready(void)
@@ -391,33 +370,27 @@ notify_ready(void)
 
 /* Serve the guest until the end.  Returns the exit status. */
 static int
-serve_guest(struct vdisk *v, const struct options *o, uint64_t poll_ns)
+serve_guest(struct loop_config *v, const struct options *o)
 {
-	struct loop_config loop = {
-	    .log = v->log,
-	    .guest = v->guest,
-	    .io = v->io,
-	    .blk = v->blk,
-	    .dev = device_open(v->log, v->io, v->guest, v->blk, o->given['l']),
-	    .fd = v->fd,
-	    .poll_ns = poll_ns,
-	};
-
-	if (loop.dev == NULL)
+	if (o->given['N'])
+		log_msg(v->log, XTL_WARN, -1, "running without a sandbox");
+	else if (!sandbox_enter(v->log, o->user, v->fd))
 		return EXIT_FAILURE;
-	loop.terminating = loop_signals(&loop);
-	if (!loop.terminating)
+	v->dev = device_open(v->log, v->io, v->guest, v->blk, o->given['l']);
+	if (v->dev == NULL)
+		return EXIT_FAILURE;
+	v->terminating = loop_signals(v);
+	if (!v->terminating)
 		notify_ready();
-	return loop_run(&loop);
+	return loop_run(v);
 }
 
 int
 main(int argc, char **argv)
 {
 	struct options o;
-	struct vdisk v = {.blk = NULL};
+	struct loop_config v = {.blk = NULL};
 	struct log log;
-	uint64_t poll_ns;
 	int status = EXIT_FAILURE;
 
 	open_standard_streams();
@@ -426,9 +399,10 @@ main(int argc, char **argv)
 		daemonize();
 	log_init(&log, o.given['v'] ? XTL_DEBUG : XTL_NOTICE);
 	v.log = &log.logger;
-	poll_ns = o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
-	if (open_all(&v, &o) && enter_sandbox(&v, &o))
-		status = serve_guest(&v, &o, poll_ns);
+	v.poll_ns =
+	    o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
+	if (open_all(&v, &o))
+		status = serve_guest(&v, &o);
 	if (v.blk != NULL)
 		blk_close(v.blk);
 	return status;

@@ -37,9 +37,8 @@
 	    VIRTIO_CONFIG_S_FAILED)
 
 /*
- * The whole state of the device, of fixed size and without pointers, since it
- * outlives this process.  Every register access is idempotent, since it stays
- * pending for the successor until it is completed.
+ * The whole state of the device, which outlives this process.  Register
+ * accesses are idempotent: they stay pending for a successor until completed.
  */
 struct device_state {
 	uint64_t device_features; /* offered since the last reset */

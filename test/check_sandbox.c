@@ -67,12 +67,9 @@ enter(const char *user)
 	    [FD_SIGNALS] = signals,
 	    [FD_DISK] = disk,
 	    [FD_SYNC] = disk};
-	const struct sandbox sandbox = {
-	    .user = user != NULL ? getpwnam(user) : NULL,
-	    .fd = fd,
-	};
 
-	if (!sandbox_enter(&logger.logger, &sandbox))
+	if (!sandbox_enter(
+		&logger.logger, user != NULL ? getpwnam(user) : NULL, fd))
 		_exit(99);
 }
 
