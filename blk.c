@@ -103,8 +103,9 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
 	blk->flush_failed = &blk->failed;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
 	STAILQ_INIT(&blk->done);
-	while (blk->nfree < BLK_REQS)
-		blk_put(blk, &blk->req[blk->nfree]);
+	/* Not blk_put(), which takes a page of memory for each. */
+	for (; blk->nfree < BLK_REQS; blk->nfree++)
+		blk->free[blk->nfree] = &blk->req[blk->nfree];
 	if (!disk_open(&blk->disk, log, path, flags))
 		return NULL;
 	blk->engine = engine_open(&blk->disk, BLK_REQS);
