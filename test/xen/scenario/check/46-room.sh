@@ -77,7 +77,7 @@ check 'and with a limit of 16 MiB again' eval 'serve_first --map-limit=16 && rat
 figures
 check "dom0's kernel said nothing" silent
 check 'nor did a vdisk' eval '! grep . /log/large-vdisk0.err /log/large-vdisk1.err |
-	grep -v "continuing where another"'
+	grep -v "continuing from the state"'
 check 'the guest had nothing to complain about' without_trouble large
 check 'it is destroyed' destroy large
 check 'no zombie is left' within 5 only_dom0
