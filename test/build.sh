@@ -83,6 +83,7 @@ it_is_installed_where_it_is_told() {
 	    [ -x "$work/root/opt/s/vdisk-create" ] &&
 	    [ -f "$work/root/opt/m/man8/vdisk.8" ] &&
 	    [ -f "$work/root/opt/d/vdisk.asl" ] &&
+	    [ -x "$work/root/opt/d/vdisk-bind" ] &&
 	    [ -f "$work/root/opt/u/vdisk@.service" ] &&
 	    ! grep -v '^./opt/' "$work/files"
 }

@@ -103,6 +103,7 @@ check-run: $(CHECKS)
 	@test/messages.pl man/vdisk.8 $(SOURCES)
 	@test/manual.sh
 	@test/create.sh
+	@test/vdisk-bind.sh
 	@failed=; for t in $(CHECKS); do \
 	    $(UNDER_TEST) $$t || failed="$$failed $${t##*/}"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
