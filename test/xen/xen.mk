@@ -9,7 +9,7 @@ xen-vdisk: xen-machine
 	test/xen/vdisk.sh
 
 # Scenarios with boots of their own, which there are on Arm
-BOOTS := $(if $(filter amd64,$(ARCH)),,dom0less driver-domain)
+BOOTS := $(if $(filter amd64,$(ARCH)),,dom0less dom0less-root driver-domain)
 
 # ONLY='20-*' runs only those, ONLY=dom0less only that boot.
 check-xen: xen-vdisk
