@@ -42,15 +42,22 @@
 
 /*
  * Guest memory is little endian (1.4), and changes under us: load once, at any
- * alignment, since the driver can put an indirect table anywhere.
+ * alignment, since the driver can put an indirect table anywhere.  Structures,
+ * since gcc 14 to 16 fail to compile under-aligned integers for arm64.
  */
-typedef uint16_t unaligned16 __attribute__((aligned(1), may_alias));
-typedef uint32_t unaligned32 __attribute__((aligned(1), may_alias));
-typedef uint64_t unaligned64 __attribute__((aligned(1), may_alias));
+struct unaligned16 {
+	uint16_t v;
+} __attribute__((packed, may_alias));
+struct unaligned32 {
+	uint32_t v;
+} __attribute__((packed, may_alias));
+struct unaligned64 {
+	uint64_t v;
+} __attribute__((packed, may_alias));
 
-#define LOAD16(p)     le16toh(*(const volatile unaligned16 *)(p))
-#define LOAD32(p)     le32toh(*(const volatile unaligned32 *)(p))
-#define LOAD64(p)     le64toh(*(const volatile unaligned64 *)(p))
+#define LOAD16(p)     le16toh(((const volatile struct unaligned16 *)(p))->v)
+#define LOAD32(p)     le32toh(((const volatile struct unaligned32 *)(p))->v)
+#define LOAD64(p)     le64toh(((const volatile struct unaligned64 *)(p))->v)
 #define STORE16(p, v) __atomic_store_n(p, htole16(v), __ATOMIC_RELAXED)
 #define STORE32(p, v) __atomic_store_n(p, htole32(v), __ATOMIC_RELAXED)
 
