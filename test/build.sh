@@ -93,7 +93,7 @@ what_is_installed_names_its_places() {
 	! grep -rnE '(^|[^a-z])/usr/(sbin/vdisk|share/vdisk)' "$work/root/my" &&
 	    grep -q ' /my/sbin/vdisk ' \
 		"$work/root/my/lib/systemd/system/vdisk@.service" &&
-	    grep -q '^\.Pa /my/share/vdisk/vdisk.te' \
+	    grep -q '^\.It Pa /my/share/vdisk/vdisk.te' \
 		"$work/root/my/share/man/man8/vdisk.8"
 }
 
