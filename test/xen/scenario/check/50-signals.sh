@@ -18,13 +18,18 @@ check 'all three disks are under load' \
     within 20 do_in signals 'grep -q generation /tmp/a && grep -q generation /tmp/b && grep -q generation /tmp/c'
 written=$(do_in signals 'for d in a b c; do tail -n 1 /tmp/$d; done')
 
+# A shell has its background processes ignore SIGINT, and so does what it starts.
+vdisk_signal signals 2 INT
 disk=0
-for signal in TERM INT HUP; do
+for signal in TERM HUP; do
 	vdisk_signal signals "$disk" "$signal"
 	check "SIG$signal: vdisk exits with status 0 within 2 s" \
 	    vdisk_ended signals "$disk" 0 2
 	disk=$((disk + 1))
 done
+check 'SIGINT, ignored when vdisk was started, stays so' fails vdisk_ended signals 2 0 2
+vdisk_signal signals 2 TERM
+check 'and SIGTERM ends it' vdisk_ended signals 2 0 2
 disk=0
 for generation in $(echo "$written" | sed -n 's/^generation //p'); do
 	check "what disk $disk had acknowledged is in its file, and nothing is torn" \
