@@ -198,7 +198,7 @@ try_to(int what)
 		prctl(PR_SET_DUMPABLE, 1);
 		break;
 	case 15:
-		dup(other[0]);
+		(void)!dup(other[0]);
 		break;
 	case 16:
 		ioctl(other[0], IOCTL_EVTCHN_NOTIFY, 0);
