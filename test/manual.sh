@@ -6,7 +6,7 @@ status=0
 
 # value NAME: what a macro of that name is
 value() {
-	sed -n "s/^#define $1[[:space:]]*\([0-9a-fx]*\).*/\1/p" ./*.[ch]
+	sed -n "s/^#define $1[[:space:]]*\(UINT64_C(\)\{0,1\}\([0-9a-fx]*\).*/\2/p" ./*.[ch]
 }
 
 # says TEXT: whether the manual does, whatever its lines are
@@ -25,5 +25,6 @@ says "number is $(($(value DOMID_LIMIT) - 1));"
 says "More than $(value POLL_US_MAX) microseconds"
 says "0 (never) to $(value POLL_US_MAX)\."
 says "The default is $(value POLL_US_DEFAULT), or the time of $(value POLL_WAKEUP_FACTOR) wake-ups"
+says "no more than $(value AREAS_MAX) pieces"
 says "has at most $(value MAX_IOREQ_SERVERS) IOREQ servers"
 exit $status
