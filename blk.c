@@ -162,7 +162,7 @@ fail_flushes(struct blk *blk, int error)
 	*blk->flush_failed = 1;
 	log_msg(blk->disk.log, XTL_CRITICAL, error,
 	    "flush failed: data may be lost, and all flushes fail until the "
-	    "guest is created anew");
+	    "disk or guest is replaced");
 }
 
 void

@@ -446,6 +446,15 @@ state_incompatible(const struct virtio_mmio *dev)
 	return NULL;
 }
 
+/* That a flush has failed is of the disk: after an eject comes another one. */
+static void
+keep_flush_failed(struct virtio_mmio *dev)
+{
+	if (blk_config(dev->blk).capacity == 0)
+		dev->s->flush_failed = 0;
+	blk_keep(dev->blk, &dev->s->flush_failed);
+}
+
 /* The capacity is stored last: a successor rather signals twice than never. */
 void
 virtio_mmio_resize(struct virtio_mmio *dev)
@@ -475,9 +484,7 @@ restore_state(struct virtio_mmio *dev)
 		    dev->log, -1, "cannot restore the device state: %s", why);
 	log_msg(dev->log, XTL_NOTICE, -1,
 	    "continuing from the state of a previous vdisk");
-	if (blk_config(dev->blk).capacity == 0) /* the next disk is another */
-		s->flush_failed = 0;
-	blk_keep(dev->blk, &s->flush_failed);
+	keep_flush_failed(dev);
 	blk_set_writeback(dev->blk, !s->write_through);
 	/* It may have been killed before it signalled a fault or a resize. */
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
@@ -497,7 +504,7 @@ virtio_mmio_open(struct virtio_mmio *dev)
 	/* A device after reset has no state worth restoring. */
 	if (adopted && (dev->s->status != 0 || dev->s->queue.ready))
 		return restore_state(dev);
-	blk_keep(dev->blk, &dev->s->flush_failed);
+	keep_flush_failed(dev);
 	reset(dev);
 	return true;
 }

@@ -2321,6 +2321,17 @@ START_TEST(a_failed_flush_is_of_the_disk_that_is_ejected)
 }
 END_TEST
 
+START_TEST(a_failed_flush_is_forgotten_if_the_driver_is_unbound_at_the_eject)
+{
+	start(USUAL);
+	left()->flush_failed = 1;
+	ck_assert(reset_now());
+	ck_assert_uint_eq(left()->flush_failed, 1);
+	ck_assert(exchange(DISK_NONE, 0));
+	ck_assert_uint_eq(left()->flush_failed, 0);
+}
+END_TEST
+
 START_TEST(a_disk_that_cannot_be_what_was_offered_is_refused)
 {
 	begin_empty(0, USUAL);
@@ -2520,6 +2531,8 @@ main(void)
 	tcase_add_test(tc, a_disk_that_is_inserted_is_announced_and_used);
 	tcase_add_test(tc, of_an_ejected_disk_what_was_in_flight_fails);
 	tcase_add_test(tc, a_failed_flush_is_of_the_disk_that_is_ejected);
+	tcase_add_test(tc,
+	    a_failed_flush_is_forgotten_if_the_driver_is_unbound_at_the_eject);
 	tcase_add_test(tc, a_disk_that_cannot_be_what_was_offered_is_refused);
 	tcase_add_test(tc, blocks_are_as_the_driver_knows_them_until_a_reset);
 	tcase_add_test(tc, a_disk_that_cannot_discard_may_be_inserted);
