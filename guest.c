@@ -164,6 +164,18 @@ handle_shortage(struct guest *guest)
 }
 
 /*
+ * Whether Xen has no memory for our domain's p2m, which it says for each page:
+ * ENOMEM or, on Arm, ENOENT.  A page that the guest has not is EINVAL.
+ */
+static bool
+p2m_exhausted(const int *err, unsigned n)
+{
+	while (n > 0 && err[n - 1] != -ENOMEM && err[n - 1] != -ENOENT)
+		n--;
+	return n > 0;
+}
+
+/*
  * Map 'n' pages from 'first' on at 'p' as one mapping; err[i] is 0 for each
  * that the guest has.  False: the host refuses.
  */
@@ -175,8 +187,11 @@ map_range(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 	for (unsigned i = 0; i < n; i++)
 		gfn[i] = first + i;
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, p,
-		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL)
-		return true;
+		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL) {
+		if (!p2m_exhausted(err, n))
+			return true;
+		errno = ENOMEM;
+	}
 	handle_shortage(guest);
 	/* It may have left a hole that other mappings could take. */
 	unmap(guest, p, n);
@@ -413,7 +428,7 @@ void
 guest_unmap_all(struct guest *guest)
 {
 	guest->limit = guest->bound;
-	if (guest->pages == 0)
+	if (guest->areas == 0)
 		return;
 	unmap(guest, guest->window, guest->size >> PAGE_BITS);
 	map_anonymous(guest, guest->chunk,

@@ -636,6 +636,25 @@ START_TEST(where_the_host_refuses_it_gets_some_back_for_others)
 }
 END_TEST
 
+START_TEST(if_xen_has_no_memory_to_map_with_that_is_no_fault_of_the_guest)
+{
+	reopen(32 * MIB);
+	ck_assert(shared(LOW));
+	fake_xen_starve(true);
+	ck_assert_ptr_null(guest_map(guest, LOW + SEAM, PAGE));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	/* Another page of a chunk of which some are mapped. */
+	ck_assert_ptr_null(guest_map(guest, LOW + 100 * PAGE, PAGE));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	ck_assert_ptr_null(guest_map(guest, HIGH + BANK, PAGE));
+	ck_assert_int_eq(guest_map_error(guest), GUEST_NOT_PRESENT);
+	fake_xen_starve(false);
+	ck_assert(shared(LOW + SEAM));
+	ck_assert(shared(LOW + 100 * PAGE));
+	ck_assert_uint_eq(logger.lines, 1);
+}
+END_TEST
+
 START_TEST(scattered_pages_of_one_request_fit_the_least_limit)
 {
 	unsigned i;
@@ -724,6 +743,8 @@ main(void)
 	tcase_add_test(tc, if_all_is_kept_nothing_is_given_back);
 	tcase_add_test(tc, what_is_larger_than_the_limit_is_never_mapped);
 	tcase_add_test(tc, where_the_host_refuses_it_gets_some_back_for_others);
+	tcase_add_test(
+	    tc, if_xen_has_no_memory_to_map_with_that_is_no_fault_of_the_guest);
 	tcase_add_test(tc, scattered_pages_of_one_request_fit_the_least_limit);
 	tcase_add_test(tc, two_hundred_gigabytes_can_be_used);
 	return cases_run(s);

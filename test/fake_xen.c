@@ -135,6 +135,7 @@ struct state {
 	uint64_t endless;	 /* page number, and from there on; 0: none */
 	uint32_t endless_frame;	 /* of the first of the pages that it has */
 	uint64_t room, room_max; /* in pages */
+	bool starved;		 /* Xen, of memory for tables */
 	struct process processes[PROCESSES];
 	bool watching;
 	uint64_t watched[WATCHED]; /* page numbers, 0: none */
@@ -1175,11 +1176,13 @@ xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
 						    : ESRCH;
 		if (error == ESRCH && xen->life == FAKE_XEN_DYING)
 			error = EINVAL;
+		if (error == 0 && xen->starved)
+			error = ENOENT;
 		bad += error != 0;
 		if (err != NULL)
 			err[i] = -error;
 	}
-	if (there)
+	if (there && !xen->starved)
 		map_frames(map, prot, pages, arr);
 	for (i = 0; there && i < pages; i++)
 		if (is_watched(arr[i]))
@@ -1481,6 +1484,14 @@ fake_xen_foreign(void)
 		    kill(xen->processes[i].pid, 0) == 0)
 			pages += xen->processes[i].pages;
 	return pages;
+}
+
+void
+fake_xen_starve(bool on)
+{
+	lock();
+	xen->starved = on;
+	unlock();
 }
 
 uint64_t

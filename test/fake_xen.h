@@ -155,6 +155,12 @@ void fake_xen_endless(uint64_t gpa);
  * not the guest has it, and frees them as a whole.
  */
 void fake_xen_set_room(uint64_t pages);
+
+/*
+ * Xen itself has no memory for the tables by which the host's domain maps, or has
+ * some again: then every page that the guest has fails, but not the call.
+ */
+void fake_xen_starve(bool on);
 uint64_t fake_xen_foreign(void);
 uint64_t fake_xen_foreign_max(void);
 
