@@ -111,13 +111,15 @@ reset(struct virtio_mmio *dev)
 	struct device_state *s = dev->s;
 
 	virtqueue_reset(dev->vq);
+	/* A successor begins the reset again, whatever of this it finds. */
+	s->status = 0;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	s->device_features = all_features(dev);
 	s->capacity = le64toh(config.capacity);
 	s->blk_size = le32toh(config.blk_size);
 	s->driver_features = s->driver_features_unknown = 0;
 	s->device_features_sel = s->driver_features_sel = s->queue_sel = 0;
 	s->interrupt_status = s->write_through = 0;
-	s->status = 0;
 	ioreq_interrupt(dev->io, 0);
 }
 
