@@ -529,6 +529,12 @@ blk_pending(const struct blk *blk)
 	return engine_pending(blk->engine);
 }
 
+bool
+blk_starved(const struct blk *blk)
+{
+	return engine_starved(blk->engine);
+}
+
 struct blk_req *
 blk_reap(struct blk *blk)
 {

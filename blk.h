@@ -97,6 +97,9 @@ void blk_kick(struct blk *blk);
 /* Whether blk_kick() has used up its budget and has more to submit. */
 bool blk_pending(const struct blk *blk);
 
+/* Whether the host is short of memory for I/O: kick again in a while. */
+bool blk_starved(const struct blk *blk);
+
 /* A completed request, its status byte written, or NULL.  Never blocks. */
 struct blk_req *blk_reap(struct blk *blk);
 

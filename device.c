@@ -193,7 +193,8 @@ process_completions(struct device *dev)
 	wanted = virtqueue_publish(&dev->vq);
 	if (wanted == VIRTQUEUE_AGAIN) {
 		dev->starved = true;
-		reclaim(dev);
+		if (!reclaim(dev) && device_idle(dev))
+			guest_unmap_all(dev->vq.guest);
 		return n;
 	}
 	if (wanted < 0)
@@ -246,7 +247,7 @@ device_enable_notify(struct device *dev)
 bool
 device_starved(const struct device *dev)
 {
-	return dev->starved;
+	return dev->starved || blk_starved(dev->blk);
 }
 
 enum device_event

@@ -30,7 +30,7 @@ bool device_access(struct device *dev, struct access *a);
  */
 bool device_process_queue(struct device *dev, bool paused);
 
-/* Whether the queue waits for guest memory: process it again in a while. */
+/* Whether memory is short, guest's or host's: process the queue in a while. */
 bool device_starved(const struct device *dev);
 
 /* The event that is expected next. */

@@ -485,6 +485,12 @@ engine_pending(const struct engine *engine)
 	       !STAILQ_EMPTY(&engine->queued);
 }
 
+bool
+engine_starved(const struct engine *engine)
+{
+	return engine->starved || io_uring_sq_ready(&engine->uring) > 0;
+}
+
 struct engine_op *
 engine_reap(struct engine *engine)
 {

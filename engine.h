@@ -53,6 +53,9 @@ void engine_kick(struct engine *engine);
 /* Whether engine_kick() has used up its budget and has more to submit. */
 bool engine_pending(const struct engine *engine);
 
+/* Whether the host is short of memory for I/O: kick again in a while. */
+bool engine_starved(const struct engine *engine);
+
 /* A completed operation, or NULL.  Never blocks. */
 struct engine_op *engine_reap(struct engine *engine);
 
