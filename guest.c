@@ -183,9 +183,11 @@ static bool
 map_range(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 {
 	xen_pfn_t gfn[CHUNK];
+	unsigned i = 0;
 
-	for (unsigned i = 0; i < n; i++)
+	do
 		gfn[i] = first + i;
+	while (++i < n);
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, p,
 		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL) {
 		if (!p2m_exhausted(err, n))
