@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The virtio-blk device behind the queue (virtio 1.2, 5.2). */
-#ifndef BLK_H
-#define BLK_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,7 +11,6 @@
 #include "engine.h"
 
 struct xentoollog_logger;
-struct blk;
 struct disk;
 
 #define BLK_REQS   256 /* in flight */
@@ -125,5 +123,3 @@ const struct disk *blk_disk(const struct blk *blk);
 /* See engine_retain() and engine_close(), after which all is over. */
 bool blk_retain(struct blk *blk, int fd);
 void blk_close(struct blk *blk);
-
-#endif

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The guest's virtio device: registers, a queue and a disk, joined. */
-#ifndef DEVICE_H
-#define DEVICE_H
+#pragma once
 
 #include <stdbool.h>
 
 struct xentoollog_logger;
 struct access;
 struct blk;
-struct device;
 struct guest;
 struct ioreq_server;
 
@@ -52,5 +50,3 @@ void device_log_stats(const struct device *dev);
 
 /* Whether no request is in flight, so that no guest memory is in use. */
 bool device_idle(const struct device *dev);
-
-#endif

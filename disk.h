@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The file or block device: how it is opened and locked, and its limits. */
-#ifndef DISK_H
-#define DISK_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
-
-struct xentoollog_logger;
 
 /* In place of a path: there is no medium.  A file of that name is "./none". */
 #define DISK_NONE "none"
@@ -53,5 +50,3 @@ bool disk_open(struct disk *disk, struct xentoollog_logger *log,
 
 /* Read the size again.  False: it is not valid, was logged, and stays. */
 bool disk_update_size(struct disk *disk);
-
-#endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Asynchronous operations on the disk, each carried on until complete. */
-#ifndef ENGINE_H
-#define ENGINE_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -9,7 +8,6 @@
 #include <sys/uio.h>
 
 struct disk;
-struct engine;
 
 enum engine_opcode {
 	ENGINE_READ,
@@ -67,5 +65,3 @@ bool engine_retain(struct engine *engine, int fd);
 
 /* Wait for operations in flight, and close the files at once. */
 void engine_close(struct engine *engine);
-
-#endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Descriptors: those that loop.c polls, and all that the sandbox allows. */
-#ifndef FDS_H
-#define FDS_H
+#pragma once
 
 enum {
 	FD_EVENTS,  /* event channels, ioreq_fd() */
@@ -12,5 +11,3 @@ enum {
 	FD_SYNC, /* the disk, for fdatasync() */
 	FD_COUNT,
 };
-
-#endif

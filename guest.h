@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Guest memory: from guest-physical addresses (gpa) to pointers (hva). */
-#ifndef GUEST_H
-#define GUEST_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct xentoollog_logger;
-struct guest;
 
 /*
  * Reserve the window for the memory of domain 'domid', of which no more than
@@ -63,5 +61,3 @@ void guest_unmap_all(struct guest *guest);
 
 /* Bytes of the window that are mapped. */
 uint64_t guest_mapped(const struct guest *guest);
-
-#endif

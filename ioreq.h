@@ -3,8 +3,7 @@
  * The IOREQ server (Xen's public hvm/ioreq.h and hvm/dm_op.h): the guest's
  * accesses to the register window, and its interrupt.
  */
-#ifndef IOREQ_H
-#define IOREQ_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,8 +24,6 @@ struct access {
 	uint32_t size;	 /* bytes: 1, 2, 4 or 8 */
 	uint64_t data;	 /* of which the low 'size' bytes count */
 };
-
-struct ioreq_server;
 
 /*
  * Why 'irq' is not a valid interrupt number on this architecture: a phrase for
@@ -96,5 +93,3 @@ void ioreq_interrupt(struct ioreq_server *io, unsigned level);
 
 /* One hypercall.  To be polled: Xen notifies nobody of a domain's end. */
 bool ioreq_domain_exists(struct ioreq_server *io);
-
-#endif

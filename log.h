@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The log: messages of this program and of Xen's libraries, on stderr. */
-#ifndef LOG_H
-#define LOG_H
+#pragma once
 
 #include <stdbool.h>
 
@@ -29,5 +28,3 @@ void log_init(struct log *log, xentoollog_level least);
 bool log_msg(xentoollog_logger *log, xentoollog_level level, int error,
     const char *format, ...) __attribute__((format(printf, 4, 5)));
 #define log_error(log, error, ...) log_msg(log, XTL_ERROR, error, __VA_ARGS__)
-
-#endif

@@ -3,19 +3,12 @@
  * The event loop: the order of accesses and requests, and waiting.  Knows
  * nothing of Xen's interfaces or of virtio.
  */
-#ifndef LOOP_H
-#define LOOP_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "fds.h"
-
-struct xentoollog_logger;
-struct blk;
-struct device;
-struct guest;
-struct ioreq_server;
 
 /* Maximum of the polling time, in microseconds. */
 #define POLL_US_MAX 10000
@@ -51,5 +44,3 @@ bool loop_signals(const struct loop_config *config);
  * logged.
  */
 int loop_run(const struct loop_config *config);
-
-#endif

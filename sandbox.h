@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Least privilege: dropped before any data of the guest's is read. */
-#ifndef SANDBOX_H
-#define SANDBOX_H
+#pragma once
 
 #include <stdbool.h>
 
@@ -17,5 +16,3 @@ struct xentoollog_logger;
  */
 bool sandbox_enter(
     struct xentoollog_logger *log, const struct passwd *user, const int *fd);
-
-#endif

@@ -3,19 +3,13 @@
  * The registers of a virtio-mmio device with one queue, version 2 (virtio 1.2,
  * 4.2) or 1 (4.2.4, "legacy").
  */
-#ifndef VIRTIO_MMIO_H
-#define VIRTIO_MMIO_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
-struct xentoollog_logger;
 struct access;
-struct blk;
-struct device_state;
-struct ioreq_server;
-struct virtqueue;
 
 /* Bytes of the register window, as libxl lays them out. */
 #define VIRTIO_MMIO_SIZE 0x200
@@ -70,5 +64,3 @@ bool virtio_mmio_irq_acked(const struct virtio_mmio *dev);
 
 /* Notify the driver of a changed capacity (5.2.5). */
 void virtio_mmio_resize(struct virtio_mmio *dev);
-
-#endif

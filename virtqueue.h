@@ -3,15 +3,12 @@
  * A split virtqueue, device side (virtio 1.2, 2.7): chains are popped from the
  * available ring and pushed to the used ring.
  */
-#ifndef VIRTQUEUE_H
-#define VIRTQUEUE_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
-
-struct guest;
 
 /* QueueNumMax, and the most descriptors of a chain, indirect ones too. */
 #define VIRTQUEUE_NUM_MAX 256
@@ -120,5 +117,3 @@ void virtqueue_signalled(struct virtqueue *vq);
 
 /* Keep the rings mapped (guest_pin()): for as long as a chain is in flight. */
 void virtqueue_pin(struct virtqueue *vq);
-
-#endif
