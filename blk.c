@@ -95,10 +95,8 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
 {
 	struct blk *blk = calloc(1, sizeof(*blk));
 
-	if (blk == NULL) {
-		log_error(log, errno, "out of memory");
-		return NULL;
-	}
+	if (blk == NULL)
+		return log_error(log, errno, "out of memory");
 	blk->writeback = true;
 	blk->flush_failed = &blk->failed;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));

@@ -292,10 +292,8 @@ device_open(struct xentoollog_logger *log, struct ioreq_server *io,
 {
 	struct device *dev = calloc(1, sizeof(*dev));
 
-	if (dev == NULL) {
-		log_error(log, errno, "out of memory");
-		return NULL;
-	}
+	if (dev == NULL)
+		return log_error(log, errno, "out of memory");
 	dev->log = log;
 	dev->io = io;
 	dev->blk = blk;

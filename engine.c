@@ -140,10 +140,8 @@ engine_open(const struct disk *disk, unsigned max)
 
 	if (engine != NULL)
 		e = open_ring(engine, disk, max);
-	if (e < 0) {
-		log_error(disk->log, -e, "cannot set up io_uring");
-		return NULL;
-	}
+	if (e < 0)
+		return log_error(disk->log, -e, "cannot set up io_uring");
 	engine->log = disk->log;
 	engine->fd = disk->fd;
 	engine->sync = disk->sync;

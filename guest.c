@@ -550,10 +550,8 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 	struct guest *guest = calloc(1, sizeof(*guest));
 
 	_Static_assert(sizeof(void *) == 8, "the window needs 64 bits");
-	if (guest == NULL) {
-		log_error(log, errno, "out of memory");
-		return NULL;
-	}
+	if (guest == NULL)
+		return log_error(log, errno, "out of memory");
 	guest->log = log;
 	guest->domid = domid;
 	guest->report_errno = ESRCH; /* a guest that is gone has no copy */
@@ -563,19 +561,15 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 		limit = default_limit();
 	guest->limit = guest->bound = MAX(limit / PAGE_BYTES, LIMIT_MIN);
 	/* A chunk with holes is mapped page by page, which must be ours too. */
-	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES) {
-		log_error(log, -1,
+	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
+		return log_error(log, -1,
 		    "the kernel's page size is not %d bytes, which is Xen's",
 		    (int)PAGE_BYTES);
-		return NULL;
-	}
 	if ((guest->fmem = xenforeignmemory_open(log, 0)) == NULL ||
 	    (guest->dmod = xendevicemodel_open(log, 0)) == NULL)
 		return NULL; /* logged by the library */
-	if (!reserve(guest)) {
-		log_error(log, errno,
+	if (!reserve(guest))
+		return log_error(log, errno,
 		    "cannot reserve address space for guest memory");
-		return NULL;
-	}
 	return guest;
 }

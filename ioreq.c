@@ -124,8 +124,8 @@ set_irq(struct ioreq_server *io, unsigned level)
 #error "no interrupt for this architecture"
 #endif
 
-/* Log a setup failure and return false. */
-static bool
+/* Log a setup failure and return NULL, or false. */
+static void *
 setup_error(struct ioreq_server *io, const char *what)
 {
 	if (errno == ESRCH)
@@ -287,10 +287,8 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 {
 	struct ioreq_server *io = calloc(1, sizeof(*io));
 
-	if (io == NULL) {
-		log_error(log, errno, "out of memory");
-		return NULL;
-	}
+	if (io == NULL)
+		return log_error(log, errno, "out of memory");
 	io->log = log;
 	io->config = *config;
 	io->domid = config->domid;
@@ -302,10 +300,9 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 	if (io->dmod == NULL || io->xce == NULL || io->fmem == NULL)
 		return NULL; /* the library has logged the other two */
 	/* Not xendevicemodel_restrict(), which misses libxencall's handle. */
-	if (xentoolcore_restrict_all(io->domid) < 0) {
-		setup_error(io, "restrict the Xen handles to this domain");
-		return NULL;
-	}
+	if (xentoolcore_restrict_all(io->domid) < 0)
+		return setup_error(
+		    io, "restrict the Xen handles to this domain");
 	if (!adopt_server(io) || (!io->adopted && !create_server(io)) ||
 	    !enable_server(io)) {
 		/* No vCPU is blocked in a new one yet. */

@@ -15,11 +15,8 @@
 
 #include "log.h"
 
-/* Bytes of a line: writes to a pipe are atomic up to this. */
-#define LINE PIPE_BUF
-
-/* ... of which this many are kept for the error. */
-#define TAIL 128
+#define LINE PIPE_BUF /* bytes; writes to a pipe are atomic up to this */
+#define TAIL 128      /* ... of which this many are kept for the error */
 
 struct line {
 	size_t len;
@@ -65,17 +62,15 @@ vmessage(xentoollog_logger *logger, xentoollog_level level, int error,
 		    "vdisk: warning: messages dropped, since nobody read "
 		    "them: %u\n",
 		    log->dropped);
-	append(&line, context, LINE);
-	append(&line, ": ", LINE);
-	append(&line, xtl_level_to_string(level), LINE);
-	append(&line, ": ", LINE);
-	vsnprintf(text, sizeof(text), format, args);
+	snprintf(text, LINE, "%s: %s: ", context, xtl_level_to_string(level));
+	append(&line, text, LINE);
+	vsnprintf(text, LINE, format, args);
 	append(&line, text, LINE - TAIL);
 	if (error >= 0) {
 		append(&line, ": ", LINE);
 		append(&line, strerror(error), LINE);
 	}
-	/* Xen's libraries look for nothing but Xen's devices. */
+	/* All that Xen's libraries open is Xen's devices. */
 	if (error == ENOENT && strcmp(context, "vdisk") != 0)
 		append(&line, " (is this dom0?)", LINE);
 	line.text[line.len++] = '\n';
@@ -106,16 +101,4 @@ log_init(struct log *log, xentoollog_level least)
 		dup2(fd, STDERR_FILENO);
 		close(fd);
 	}
-}
-
-bool
-log_msg(xentoollog_logger *log, xentoollog_level level, int error,
-    const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	xtl_logv(log, level, error, "vdisk", format, args);
-	va_end(args);
-	return false;
 }

@@ -2,7 +2,7 @@
 /* The log: messages of this program and of Xen's libraries, on stderr. */
 #pragma once
 
-#include <stdbool.h>
+#include <stddef.h>
 
 #include <xentoollog.h>
 
@@ -23,8 +23,11 @@ void log_init(struct log *log, xentoollog_level least);
 
 /*
  * Log a message of 'level', followed by the text of errno 'error' unless that
- * is -1.  False, so that a function can fail with log_error().
+ * is -1.  NULL or false, so that a function can fail with log_error().
  */
-bool log_msg(xentoollog_logger *log, xentoollog_level level, int error,
-    const char *format, ...) __attribute__((format(printf, 4, 5)));
+#define log_msg(log, level, error, ...)                                        \
+	({                                                                     \
+		xtl_log(log, level, error, "vdisk", __VA_ARGS__);              \
+		(void *)NULL;                                                  \
+	})
 #define log_error(log, error, ...) log_msg(log, XTL_ERROR, error, __VA_ARGS__)
