@@ -39,14 +39,11 @@
 #include "ioreq.h"
 #include "log.h"
 
-#define PAGE_BYTES 4096
-#define SLOTS	   (PAGE_BYTES / sizeof(ioreq_t))
-
-/* MAX_NR_IOREQ_SERVERS in Xen. */
-#define MAX_IOREQ_SERVERS 8
-
-/* How long a predecessor may take to die, in milliseconds. */
-#define BIND_RETRIES 2000
+#define PAGE_BYTES	  4096
+#define SLOTS		  (PAGE_BYTES / sizeof(ioreq_t))
+#define MAX_IOREQ_SERVERS 8    /* MAX_NR_IOREQ_SERVERS in Xen */
+#define BIND_RETRIES	  2000 /* ms that a predecessor may take to die */
+#define MAGIC		  UINT64_C(0x6b736964762d7876) /* "xv-vdisk" */
 
 /* In the last slot, clear of vp_eport, which Xen sets if there is that vCPU. */
 struct signature {
@@ -58,8 +55,6 @@ struct signature {
 
 _Static_assert(sizeof(struct signature) <= offsetof(ioreq_t, vp_eport),
     "the mark lies in the way of a port");
-
-#define MAGIC UINT64_C(0x6b736964762d7876) /* "xv-vdisk" */
 
 struct ioreq_server {
 	xentoollog_logger *log;
@@ -75,8 +70,7 @@ struct ioreq_server {
 	int irq_errno;	       /* last failure to interrupt, logged once */
 	ioreq_t *slot;	       /* in the page shared with Xen, one per vCPU */
 	struct signature *signature; /* in the same page */
-	ioreq_t *end; /* slots end before this one at the latest */
-	void *state;  /* after that one, or private memory */
+	void *state;		     /* behind the slots, or private memory */
 	unsigned vcpus;
 	unsigned next;	 /* slot at which the scan continues */
 	int port[SLOTS]; /* local port of each vCPU's event channel */
@@ -134,7 +128,7 @@ setup_error(struct ioreq_server *io, const char *what)
 	    io->log, errno, "domain %u: cannot %s", io->domid, what);
 }
 
-/* The mapping stays, unless what is returned is used to end it. */
+/* The mapping stays, unless the caller unmaps it by the handle returned. */
 static xenforeignmemory_resource_handle *
 map_page(struct ioreq_server *io, int prot)
 {
@@ -149,15 +143,11 @@ map_page(struct ioreq_server *io, int prot)
 		return NULL;
 	io->slot = page;
 	io->signature = (struct signature *)&io->slot[SLOTS - 1];
-	io->end = &io->slot[SLOTS - 1 - state_slots - 1];
-	io->state = io->end + 1;
+	io->state = &io->slot[SLOTS - 1 - state_slots];
 	return r;
 }
 
-/*
- * Find the server of a killed predecessor.  If there is one its page is mapped,
- * and 'adopted' set.  False: it cannot be adopted.
- */
+/* Adopt the server of a killed predecessor, if any.  False: it cannot be. */
 static bool
 adopt_server(struct ioreq_server *io)
 {
@@ -199,9 +189,9 @@ adopt_server(struct ioreq_server *io)
 }
 
 /*
- * Every step after the signature can be repeated by a successor.  To be killed
- * before it loses the server, one of 8, until the domain ends: without it, it
- * may be that of another program that is just starting.
+ * Every step after the signature can be repeated by a successor.  If we are
+ * killed before, the server, one of 8, is lost until the domain ends: without a
+ * signature it may be that of another program that is just starting.
  */
 static bool
 create_server(struct ioreq_server *io)
@@ -248,13 +238,12 @@ bind_port(struct ioreq_server *io)
 	    (unsigned long long)io->config.base);
 }
 
-/*
- * Claim the window, enable the server and bind every vCPU's event channel.  By
- * then Xen has given a port to the slot of each vCPU, and to no other.
- */
+/* Once enabled, Xen has given a port to each vCPU's slot, and to no other. */
 static bool
 enable_server(struct ioreq_server *io)
 {
+	ioreq_t *end = (ioreq_t *)io->state - 1; /* at least this is unused */
+
 	if (xendevicemodel_map_io_range_to_ioreq_server(io->dmod, io->domid,
 		io->id, 1, io->config.base,
 		io->config.base + io->config.size - 1) < 0 &&
@@ -263,10 +252,10 @@ enable_server(struct ioreq_server *io)
 	if (xendevicemodel_set_ioreq_server_state(
 		io->dmod, io->domid, io->id, 1) < 0)
 		return setup_error(io, "enable the IOREQ server");
-	if (io->end->vp_eport != 0) {
+	if (end->vp_eport != 0) {
 		/* The slots of so many vCPUs leave no space for the state. */
 		io->signature->magic = 0;
-		io->end = &io->slot[SLOTS];
+		end = &io->slot[SLOTS];
 		io->state = calloc(1, io->config.state_size);
 		if (io->state == NULL)
 			return setup_error(io, "allocate memory");
@@ -275,8 +264,7 @@ enable_server(struct ioreq_server *io)
 		    "not survive this process",
 		    io->domid);
 	}
-	while (
-	    &io->slot[io->vcpus] < io->end && io->slot[io->vcpus].vp_eport != 0)
+	while (&io->slot[io->vcpus] < end && io->slot[io->vcpus].vp_eport != 0)
 		if (!bind_port(io))
 			return false;
 	return true;
@@ -306,12 +294,9 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 	if (!adopt_server(io) || (!io->adopted && !create_server(io)) ||
 	    !enable_server(io)) {
 		/* No vCPU is blocked in a new one yet. */
-		if (io->created) {
-			xendevicemodel_set_ioreq_server_state(
-			    io->dmod, io->domid, io->id, 0);
+		if (io->created)
 			xendevicemodel_destroy_ioreq_server(
 			    io->dmod, io->domid, io->id);
-		}
 		return NULL;
 	}
 	/* A predecessor may have been killed before its notification. */
@@ -397,11 +382,10 @@ ioreq_next(struct ioreq_server *io, struct access *a)
 bool
 ioreq_pending(const struct ioreq_server *io)
 {
-	unsigned i = 0;
-
-	while (i < io->vcpus && state_of(&io->slot[i]) != STATE_IOREQ_READY)
-		i++;
-	return i < io->vcpus;
+	for (unsigned i = 0; i < io->vcpus; i++)
+		if (state_of(&io->slot[i]) == STATE_IOREQ_READY)
+			return true;
+	return false;
 }
 
 void

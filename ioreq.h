@@ -80,9 +80,7 @@ bool ioreq_next(struct ioreq_server *io, struct access *a);
 /* Whether an access is pending that ioreq_next() has not returned yet. */
 bool ioreq_pending(const struct ioreq_server *io);
 
-/*
- * Complete 'a', the last access that ioreq_next() returned; the vCPU resumes.
- */
+/* Complete 'a', the last that ioreq_next() returned: the vCPU resumes. */
 void ioreq_complete(struct ioreq_server *io, const struct access *a);
 
 /*
