@@ -21,8 +21,7 @@
 #include "disk.h"
 #include "log.h"
 
-/* How long a predecessor may take to die, in milliseconds. */
-#define LOCK_RETRIES 2000
+#define LOCK_RETRIES 2000 /* ms that a predecessor may take to die */
 
 /*
  * QEMU locks single bytes of an image: RAW_PERM_BASE + BLK_PERM_WRITE (it may
@@ -35,20 +34,18 @@
 static uint64_t
 queue_limit(dev_t dev, const char *name)
 {
-	static const char *const places[] = {"", "../"};
 	unsigned long long value = 0;
 	char path[80];
 	FILE *f = NULL;
 
-	for (unsigned i = 0; i < 2 && f == NULL; i++) {
+	for (int up = 0; up < 2 && f == NULL; up++) {
 		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/%s",
-		    major(dev), minor(dev), places[i], name);
+		    major(dev), minor(dev), up ? "../" : "", name);
 		f = fopen(path, "re");
 	}
 	if (f == NULL)
 		return 0;
-	if (fscanf(f, "%llu", &value) != 1)
-		value = 0;
+	(void)!fscanf(f, "%llu", &value);
 	fclose(f);
 	return value;
 }
@@ -60,9 +57,9 @@ queue_limit(dev_t dev, const char *name)
 static bool
 probe_device(struct disk *disk, dev_t dev)
 {
-	int logical_block, alignment, read_only;
+	int alignment, read_only;
 
-	if (ioctl(disk->fd, BLKSSZGET, &logical_block) < 0 ||
+	if (ioctl(disk->fd, BLKSSZGET, &disk->logical_block) < 0 ||
 	    ioctl(disk->fd, BLKPBSZGET, &disk->physical_block) < 0 ||
 	    ioctl(disk->fd, BLKALIGNOFF, &alignment) < 0 ||
 	    ioctl(disk->fd, BLKIOMIN, &disk->io_min) < 0 ||
@@ -74,7 +71,6 @@ probe_device(struct disk *disk, dev_t dev)
 	    read_only)
 		return log_error(
 		    disk->log, EROFS, "cannot write %s", disk->path);
-	disk->logical_block = logical_block;
 	disk->alignment = MAX(alignment, 0); /* -1: not known */
 	if (queue_limit(dev, "discard_max_bytes") > 0)
 		disk->discard_granularity =
@@ -95,8 +91,7 @@ probe_file(struct disk *disk, uint32_t block, bool direct)
 	if (block < SECTOR || !powerof2(block))
 		block = SECTOR;
 	disk->logical_block = SECTOR;
-	disk->physical_block = MIN(block, 4096);
-	disk->io_min = MIN(block, 4096);
+	disk->physical_block = disk->io_min = MIN(block, 4096);
 	disk->io_opt = block > 4096 ? block : 0;
 	/* Whether it can punch holes is probed beyond the end of file. */
 	if (fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -108,7 +103,7 @@ probe_file(struct disk *disk, uint32_t block, bool direct)
 
 /*
  * Lock the file against any conflicting vdisk or QEMU.  Open file description
- * locks are released with the last reference, of the kernel's last write.
+ * locks are released with the last reference, which a last write may have.
  */
 static int
 lock(int fd, bool read_only)
@@ -128,14 +123,13 @@ lock(int fd, bool read_only)
 
 /*
  * 'sync' is opened before a predecessor has died: a writeback error that it did
- * not learn of is reported to whoever had the file open by then.
+ * not learn of is reported to those that had the file open by then.
  */
 static bool
-open_file(struct disk *disk, unsigned flags)
+open_file(struct disk *disk, int oflags, bool exclusive)
 {
 	xentoollog_logger *log = disk->log;
-	bool read_only = disk->read_only, exclusive = !(flags & DISK_NO_LOCK);
-	int oflags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+	bool read_only = disk->read_only;
 	unsigned tries = 0;
 
 	do {
@@ -161,19 +155,6 @@ open_file(struct disk *disk, unsigned flags)
 	    read_only ? "cannot read %s" : "cannot write %s", disk->path);
 }
 
-static bool
-open_direct(struct disk *disk)
-{
-	int oflags = (disk->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
-	char path[32];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->fd);
-	disk->direct = open(path, oflags | O_DIRECT);
-	return disk->direct >= 0 ||
-	       log_error(
-		   disk->log, errno, "cannot do direct I/O on %s", disk->path);
-}
-
 /*
  * No medium, and an empty memfd in its place.  Features are negotiated once, so
  * those are offered that most media will have.
@@ -194,6 +175,8 @@ bool
 disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
     unsigned flags)
 {
+	int oflags = (flags & DISK_READ_ONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+	char opened[32];
 	struct stat st;
 
 	*disk = (struct disk){
@@ -208,7 +191,8 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 		return log_error(log, -1,
 		    "%s is neither a regular file nor a block device", path);
 	disk->device = S_ISBLK(st.st_mode);
-	if (!open_file(disk, flags) || !disk_update_size(disk))
+	if (!open_file(disk, oflags, !(flags & DISK_NO_LOCK)) ||
+	    !disk_update_size(disk))
 		return false;
 	if (!disk->device)
 		probe_file(disk, st.st_blksize, flags & DISK_DIRECT);
@@ -216,7 +200,12 @@ disk_open(struct disk *disk, struct xentoollog_logger *log, const char *path,
 		return false;
 	if (flags & DISK_NO_DISCARD)
 		disk->discard_granularity = 0;
-	return !(flags & DISK_DIRECT) || open_direct(disk);
+	if (!(flags & DISK_DIRECT))
+		return true;
+	snprintf(opened, sizeof(opened), "/proc/self/fd/%d", disk->fd);
+	disk->direct = open(opened, oflags | O_DIRECT);
+	return disk->direct >= 0 ||
+	       log_error(log, errno, "cannot do direct I/O on %s", path);
 }
 
 bool
