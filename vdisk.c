@@ -30,21 +30,13 @@
 #include "sandbox.h"
 #include "virtio_mmio.h"
 
-/* Exit status for wrong arguments; EXIT_FAILURE is for everything else. */
-#define EXIT_USAGE 2
-
-/* Real domains have lower numbers (DOMID_FIRST_RESERVED in Xen's xen.h). */
-#define DOMID_LIMIT 0x7ff0
-
-/* No guest-physical address has more bits. */
-#define ADDRESS_LIMIT (UINT64_C(1) << 52)
-
+#define EXIT_USAGE    2	     /* wrong arguments; EXIT_FAILURE: all else */
+#define DOMID_LIMIT   0x7ff0 /* of real domains: DOMID_FIRST_RESERVED */
+#define ADDRESS_LIMIT (UINT64_C(1) << 52) /* of any guest-physical address */
 #define MIB	      (UINT64_C(1) << 20)
 
 struct options {
-	unsigned domid;
-	uint64_t base;
-	unsigned irq;
+	struct ioreq_config server;
 	const char *path;
 	const char *serial;
 	const char *pidfile; /* NULL: none */
@@ -55,10 +47,9 @@ struct options {
 	bool given[UCHAR_MAX + 1]; /* by the letters of parse_option() */
 };
 
-static const char usage[] =
-    "usage: vdisk [OPTION...] DOMID MMIO_BASE IRQ PATH\n";
+#define USAGE "usage: vdisk [OPTION...] DOMID MMIO_BASE IRQ PATH\n"
 
-static const char help[] =
+static const char help[] = USAGE
     "Serve PATH as a virtio disk to the Xen guest DOMID.\n\n"
     "  DOMID               number of the domain\n"
     "  MMIO_BASE           guest-physical address of the device's registers\n"
@@ -103,9 +94,9 @@ usage_error(const char *name, const char *value, const char *why)
 }
 
 static _Noreturn void
-print(const char *text, const char *more)
+print(const char *text)
 {
-	if (printf("%s%s", text, more) < 0 || fflush(stdout) != 0)
+	if (fputs(text, stdout) < 0 || fflush(stdout) != 0)
 		fail(EXIT_FAILURE, errno, "cannot write to stdout");
 	exit(0);
 }
@@ -137,7 +128,7 @@ parse_option(struct options *o, int c)
 	o->given[c] = true;
 	switch (c) {
 	case 'h':
-		print(usage, help);
+		print(help);
 	case 'M':
 		o->map_limit = MIB * parse_number("MAP_LIMIT", optarg,
 					 ADDRESS_LIMIT / MIB);
@@ -159,7 +150,7 @@ parse_option(struct options *o, int c)
 			usage_error("USER", optarg, "no such user");
 		break;
 	case 'V':
-		print("vdisk " VDISK_VERSION, "\n");
+		print("vdisk " VDISK_VERSION "\n");
 	case '?': /* getopt has logged it */
 		exit(EXIT_USAGE);
 	}
@@ -187,7 +178,13 @@ parse_arguments(int argc, char **argv)
 	    {NULL, 0, NULL, 0},
 	};
 	struct options o = {
-	    .serial = "", .poll = -1, .map_limit = GUEST_LIMIT_DEFAULT};
+	    .server = {.size = VIRTIO_MMIO_SIZE,
+		.state_size = VIRTIO_MMIO_STATE_SIZE,
+		.state_version = VIRTIO_MMIO_STATE_VERSION},
+	    .serial = "",
+	    .poll = -1,
+	    .map_limit = GUEST_LIMIT_DEFAULT,
+	};
 	const char *why;
 	int c;
 
@@ -195,7 +192,7 @@ parse_arguments(int argc, char **argv)
 		    argc, argv, "dhlp:rs:u:Vv", long_options, NULL)) != -1)
 		parse_option(&o, c);
 	if (argc - optind != 4) {
-		fputs(usage, stderr);
+		fputs(USAGE, stderr);
 		exit(EXIT_USAGE);
 	}
 	argv += optind;
@@ -203,12 +200,12 @@ parse_arguments(int argc, char **argv)
 		  (o.given['D'] ? DISK_DIRECT : 0) |
 		  (o.given['H'] ? DISK_NO_DISCARD : 0) |
 		  (o.given['L'] ? DISK_NO_LOCK : 0);
-	o.domid = parse_number("DOMID", argv[0], DOMID_LIMIT);
-	o.base = parse_number("MMIO_BASE", argv[1], ADDRESS_LIMIT);
-	if (o.base % VIRTIO_MMIO_SIZE != 0)
+	o.server.domid = parse_number("DOMID", argv[0], DOMID_LIMIT);
+	o.server.base = parse_number("MMIO_BASE", argv[1], ADDRESS_LIMIT);
+	if (o.server.base % VIRTIO_MMIO_SIZE != 0)
 		usage_error("MMIO_BASE", argv[1], "not a multiple of 0x200");
-	o.irq = parse_number("IRQ", argv[2], UINT32_MAX);
-	if ((why = ioreq_irq_invalid(o.irq)) != NULL)
+	o.server.irq = parse_number("IRQ", argv[2], UINT32_MAX);
+	if ((why = ioreq_irq_invalid(o.server.irq)) != NULL)
 		usage_error("IRQ", argv[2], why);
 	o.path = argv[3];
 	if (o.path[0] == '\0')
@@ -228,8 +225,8 @@ open_nothing(void)
 }
 
 /*
- * Have 0, 1 and 2 open, so that no file of ours is taken for stdout or stderr,
- * and nothing else that the sandbox would leave or that our parent waits for.
+ * Have 0, 1 and 2 open, so that no file of ours becomes stdout or stderr.
+ * Close all others, which the sandbox would leave, and our parent may wait for.
  */
 static void
 open_standard_streams(void)
@@ -241,7 +238,7 @@ open_standard_streams(void)
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd < 0)
 		fail(EXIT_FAILURE, errno, "cannot open /dev/null");
-	/* It is as old as the io_uring that we need, but may be filtered. */
+	/* Our io_uring needs a later kernel, but a filter may deny this. */
 	if (syscall(SYS_close_range, STDERR_FILENO + 1, UINT_MAX, 0) < 0)
 		for (fd = sysconf(_SC_OPEN_MAX); fd > STDERR_FILENO; fd--)
 			close(fd);
@@ -277,22 +274,6 @@ daemonize(void)
 	exit(EXIT_FAILURE);
 }
 
-/*
- * Replace the process ID in 'fd', the file 'path', without emptying it first.
- */
-static bool
-write_pid(struct loop_config *v, int fd, const char *path)
-{
-	char line[16];
-	int len = sprintf(line, "%d\n", (int)getpid());
-
-	if (pwrite(fd, line, len, 0) != len)
-		return log_error(v->log, errno, "cannot write %s", path);
-	(void)!ftruncate(fd, len); /* a device has no length */
-	close(fd);
-	return true;
-}
-
 /* Receive our signals by a signalfd, but none that nohup(1) has ignored. */
 static int
 open_signals(void)
@@ -319,15 +300,7 @@ open_signals(void)
 static bool
 open_all(struct loop_config *v, const struct options *o)
 {
-	const struct ioreq_config server = {
-	    .domid = o->domid,
-	    .irq = o->irq,
-	    .base = o->base,
-	    .size = VIRTIO_MMIO_SIZE,
-	    .state_size = VIRTIO_MMIO_STATE_SIZE,
-	    .state_version = VIRTIO_MMIO_STATE_VERSION,
-	};
-	int pidfile = -1;
+	int pidfile = -1, len;
 
 	v->fd[FD_SIGNALS] = open_signals();
 	if (v->fd[FD_SIGNALS] < 0)
@@ -335,16 +308,13 @@ open_all(struct loop_config *v, const struct options *o)
 	v->blk = blk_open(v->log, o->path, o->flags, o->serial);
 	if (v->blk == NULL)
 		return false;
-	if (o->pidfile != NULL) {
-		pidfile = open(o->pidfile, O_WRONLY | O_CREAT, 0644);
-		if (pidfile < 0)
-			return log_error(
-			    v->log, errno, "cannot write %s", o->pidfile);
-	}
-	v->guest = guest_open(v->log, o->domid, o->map_limit);
+	if (o->pidfile != NULL &&
+	    (pidfile = open(o->pidfile, O_WRONLY | O_CREAT, 0644)) < 0)
+		return log_error(v->log, errno, "cannot write %s", o->pidfile);
+	v->guest = guest_open(v->log, o->server.domid, o->map_limit);
 	if (v->guest == NULL)
 		return false;
-	v->io = ioreq_open(v->log, &server);
+	v->io = ioreq_open(v->log, &o->server);
 	/* Event channels that are free mean that nothing is in flight. */
 	if (v->io == NULL || !blk_retain(v->blk, ioreq_fd(v->io)))
 		return false;
@@ -352,11 +322,18 @@ open_all(struct loop_config *v, const struct options *o)
 	v->fd[FD_URING] = blk_fd(v->blk);
 	v->fd[FD_DISK] = blk_disk(v->blk)->fd;
 	v->fd[FD_SYNC] = blk_disk(v->blk)->sync;
-	/* Now nobody else serves the disk, and uses the pid file. */
-	return pidfile < 0 || write_pid(v, pidfile, o->pidfile);
+	if (pidfile < 0)
+		return true;
+	/* Nobody else serves the disk now, so it is ours; it is never empty. */
+	len = dprintf(pidfile, "%d\n", (int)getpid());
+	if (len < 0)
+		return log_error(v->log, errno, "cannot write %s", o->pidfile);
+	(void)!ftruncate(pidfile, len); /* a device has no length */
+	close(pidfile);
+	return true;
 }
 
-/* Readiness notification: the guest may run.  Nobody need read it. */
+/* Readiness notification: the guest may run.  There may be no reader. */
 static void
 notify_ready(void)
 {
@@ -391,7 +368,7 @@ main(int argc, char **argv)
 	struct options o;
 	struct loop_config v = {.blk = NULL};
 	struct log log;
-	int status = EXIT_FAILURE;
+	int status;
 
 	open_standard_streams();
 	o = parse_arguments(argc, argv);
@@ -401,8 +378,7 @@ main(int argc, char **argv)
 	v.log = &log.logger;
 	v.poll_ns =
 	    o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
-	if (open_all(&v, &o))
-		status = serve_guest(&v, &o);
+	status = open_all(&v, &o) ? serve_guest(&v, &o) : EXIT_FAILURE;
 	if (v.blk != NULL)
 		blk_close(v.blk);
 	return status;
