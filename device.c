@@ -101,8 +101,7 @@ pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 		return got;
 	guest_unmap_all(guest);
 	got = pop_next(dev, chain);
-	if (got != VIRTQUEUE_AGAIN ||
-	    guest_map_error(guest) != GUEST_OVER_LIMIT)
+	if (got != VIRTQUEUE_AGAIN || errno != ENOBUFS)
 		return got;
 	if (!dev->limit_logged)
 		log_msg(dev->log, XTL_WARN, -1,

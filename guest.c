@@ -87,8 +87,8 @@ struct guest {
 	uint64_t areas;		    /* ... by so many mappings */
 	uint64_t limit; /* of both, since page tables are pages, too: for now */
 	uint64_t bound; /* ... ever */
-	uint64_t pages_short; /* that guest_map() could not map */
-	enum guest_map_error map_error;
+	uint64_t pages_short;  /* that guest_map() could not map */
+	int map_error;	       /* errno of guest_map() */
 	bool no_fault_around;  /* map nothing that is not asked for */
 	bool shortage_logged;  /* that the host has no room */
 	uint32_t reclaim_pass; /* of guest_reclaim() */
@@ -160,7 +160,7 @@ handle_shortage(struct guest *guest)
 	guest->shortage_logged = true;
 	guest->limit = MIN(MAX(most - most / 4, LIMIT_MIN), guest->bound);
 	guest->backoff_end = now() + SHORTAGE_BACKOFF_S;
-	guest->map_error = GUEST_NO_RESOURCES;
+	guest->map_error = ENOMEM;
 }
 
 /*
@@ -304,7 +304,7 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 	bool *leaf = &guest->leaf[page / CHUNK / LEAF];
 	uint64_t from, to;
 
-	guest->map_error = GUEST_NOT_PRESENT;
+	guest->map_error = EFAULT;
 	if (c->pages == 0 && !probe(guest, page))
 		return false;
 	if (!*leaf) {
@@ -321,19 +321,18 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 			if (is_present(guest, to))
 				break;
 		guest->pages_short = to - from + 1;
-		guest->map_error = guest->limit < guest->bound
-				       ? GUEST_NO_RESOURCES
-				       : GUEST_OVER_LIMIT;
+		guest->map_error =
+		    guest->limit < guest->bound ? ENOMEM : ENOBUFS;
 		if (guest->pages + guest->areas + guest->pages_short >
 			choice[i].most ||
 		    guest->areas >= AREAS_MAX)
 			continue;
-		guest->map_error = GUEST_NOT_PRESENT;
+		guest->map_error = EFAULT;
 		map_present(guest, page, from, to);
-		if (guest->map_error == GUEST_NOT_PRESENT)
+		if (guest->map_error == EFAULT)
 			break;
 	}
-	guest->no_fault_around |= guest->map_error == GUEST_OVER_LIMIT;
+	guest->no_fault_around |= guest->map_error == ENOBUFS;
 	return is_present(guest, page);
 }
 
@@ -344,8 +343,10 @@ fault_in_range(struct guest *guest, uint64_t page, uint64_t gpa, uint64_t end)
 	for (; page << PAGE_BITS < end; page++) {
 		if (is_present(guest, page))
 			guest->chunk[page / CHUNK].used = true;
-		else if (!fault_in(guest, page, howmany(end, PAGE_BYTES)))
+		else if (!fault_in(guest, page, howmany(end, PAGE_BYTES))) {
+			errno = guest->map_error;
 			return NULL;
+		}
 	}
 	return guest->window + gpa;
 }
@@ -356,7 +357,7 @@ guest_map(struct guest *guest, uint64_t gpa, size_t len)
 	uint64_t page, end;
 
 	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size) {
-		guest->map_error = GUEST_NOT_PRESENT;
+		errno = EFAULT;
 		return NULL;
 	}
 	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++) {
@@ -365,12 +366,6 @@ guest_map(struct guest *guest, uint64_t gpa, size_t len)
 		guest->chunk[page / CHUNK].used = true;
 	}
 	return guest->window + gpa;
-}
-
-enum guest_map_error
-guest_map_error(const struct guest *guest)
-{
-	return guest->map_error;
 }
 
 void

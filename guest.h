@@ -19,21 +19,15 @@ struct guest *guest_open(
 
 /*
  * Map the guest-physical range [gpa, gpa + len) for reading and writing; 'len'
- * may be 0.  NULL: guest_map_error() says why.
+ * may be 0.  NULL: errno is ENOMEM if the host has no room for it now, ENOBUFS if
+ * more would be mapped now than the limit, and else EFAULT: some of it is not guest
+ * memory.
  *
  * The guest changes this memory at any time: load once, then validate.  The
  * pointer is valid until guest_reclaim() or guest_unmap_all(); it may be kept
  * in a request in flight, and nowhere else.
  */
 void *guest_map(struct guest *guest, uint64_t gpa, size_t len);
-
-/* Why the last guest_map() that gave NULL did so. */
-enum guest_map_error {
-	GUEST_NOT_PRESENT,  /* some of it is not guest memory */
-	GUEST_NO_RESOURCES, /* not now: the host has no room for it */
-	GUEST_OVER_LIMIT,   /* not now: more would be mapped than the limit */
-};
-enum guest_map_error guest_map_error(const struct guest *guest);
 
 /*
  * Unmap some memory, the least recently used first, but none that guest_pin()

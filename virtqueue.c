@@ -31,6 +31,7 @@
  * is completed, which must come, as no device is migrated.
  */
 #include <endian.h>
+#include <errno.h>
 #include <string.h>
 
 #include <linux/virtio_ring.h>
@@ -82,9 +83,9 @@ static int parse_chain(
 static int
 map_error(struct virtqueue *vq, const char *why)
 {
-	return guest_map_error(vq->guest) == GUEST_NOT_PRESENT
-		   ? fault(vq, why)
-		   : VIRTQUEUE_AGAIN;
+	if (errno == ENOMEM || errno == ENOBUFS)
+		return VIRTQUEUE_AGAIN;
+	return fault(vq, why);
 }
 
 /*

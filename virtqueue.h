@@ -64,7 +64,7 @@ void virtqueue_reset(struct virtqueue *vq);
 void virtqueue_set_legacy_layout(
     struct virtqueue *vq, uint64_t start, uint32_t align);
 
-/* Nothing was done: guest memory cannot be mapped now, guest_map_error(). */
+/* Nothing was done: guest memory cannot be mapped now, with errno. */
 #define VIRTQUEUE_AGAIN (-2)
 
 /*

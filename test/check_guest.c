@@ -294,18 +294,17 @@ START_TEST(what_the_host_refuses_is_lacking_now_and_there_later)
 	fake_xen_set_room(1);
 	ck_assert(shared(LOW)); /* a page at a time, if there is no more room */
 	ck_assert_ptr_null(guest_map(guest, LOW + PAGE, 1));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	ck_assert_int_eq(errno, ENOMEM);
 	ck_assert_ptr_null(guest_map(guest, LOW + SEAM, 1));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	ck_assert_int_eq(errno, ENOMEM);
 	ck_assert_ptr_null(guest_map(guest, LOW - 1, 1));
-	ck_assert_int_eq(
-	    guest_map_error(guest), GUEST_NO_RESOURCES); /* nobody can tell */
+	ck_assert_int_eq(errno, ENOMEM); /* nobody can tell */
 	ck_assert(shared(LOW));
 	fake_xen_set_room(UINT64_MAX);
 	ck_assert(shared(LOW + PAGE));
 	ck_assert(shared(LOW + SEAM));
 	ck_assert_ptr_null(guest_map(guest, LOW - 1, 1));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_NOT_PRESENT);
+	ck_assert_int_eq(errno, EFAULT);
 	ck_assert_uint_eq(logger.lines, 1);
 }
 END_TEST
@@ -468,7 +467,7 @@ START_TEST(memory_that_is_not_there_takes_no_room)
 	for (i = 0; i < 50000; i++) {
 		ck_assert_ptr_null(
 		    guest_map(guest, HIGH + BANK + (uint64_t)i * SEAM, PAGE));
-		ck_assert_int_eq(guest_map_error(guest), GUEST_NOT_PRESENT);
+		ck_assert_int_eq(errno, EFAULT);
 	}
 	ck_assert_uint_le(fake_xen_calls(XC_MAP2), 2 * i);
 	ck_assert_uint_eq(fake_xen_foreign(), 0);
@@ -530,8 +529,7 @@ START_TEST(no_more_is_mapped_than_the_limit)
 			at =
 			    LOW + (uint64_t)random() % (4 * BANK / PAGE) * PAGE;
 		if (guest_map(guest, at, PAGE) == NULL) {
-			ck_assert_int_eq(
-			    guest_map_error(guest), GUEST_OVER_LIMIT);
+			ck_assert_int_eq(errno, ENOBUFS);
 			ck_assert(
 			    last != at); /* there is room after the call */
 			ck_assert(guest_reclaim(guest));
@@ -591,7 +589,7 @@ START_TEST(if_all_is_kept_nothing_is_given_back)
 	p = guest_map(guest, LOW, 7 * MIB);
 	ck_assert_ptr_nonnull(p);
 	ck_assert_ptr_null(guest_map(guest, LOW + 8 * MIB, 2 * MIB));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+	ck_assert_int_eq(errno, ENOBUFS);
 	guest_pin(guest, p, 7 * MIB);
 	/* Of the rest, there is what was mapped of the second. */
 	guest_reclaim(guest);
@@ -608,10 +606,10 @@ START_TEST(what_is_larger_than_the_limit_is_never_mapped)
 {
 	reopen(8 * MIB);
 	ck_assert_ptr_null(guest_map(guest, LOW, 9 * MIB));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+	ck_assert_int_eq(errno, ENOBUFS);
 	guest_unmap_all(guest);
 	ck_assert_ptr_null(guest_map(guest, LOW, 9 * MIB));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+	ck_assert_int_eq(errno, ENOBUFS);
 	guest_unmap_all(guest);
 	ck_assert_uint_eq(fake_xen_foreign(), 0);
 	ck_assert(shared(LOW));
@@ -628,7 +626,7 @@ START_TEST(where_the_host_refuses_it_gets_some_back_for_others)
 	before = fake_xen_foreign();
 	fake_xen_set_room(before);
 	ck_assert_ptr_null(guest_map(guest, HIGH, 1));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	ck_assert_int_eq(errno, ENOMEM);
 	ck_assert(guest_reclaim(guest));
 	ck_assert_uint_le(fake_xen_foreign(), before - before / 4);
 	ck_assert(shared(HIGH));
@@ -642,12 +640,12 @@ START_TEST(if_xen_has_no_memory_to_map_with_that_is_no_fault_of_the_guest)
 	ck_assert(shared(LOW));
 	fake_xen_starve(true);
 	ck_assert_ptr_null(guest_map(guest, LOW + SEAM, PAGE));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	ck_assert_int_eq(errno, ENOMEM);
 	/* Another page of a chunk of which some are mapped. */
 	ck_assert_ptr_null(guest_map(guest, LOW + 100 * PAGE, PAGE));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_NO_RESOURCES);
+	ck_assert_int_eq(errno, ENOMEM);
 	ck_assert_ptr_null(guest_map(guest, HIGH + BANK, PAGE));
-	ck_assert_int_eq(guest_map_error(guest), GUEST_NOT_PRESENT);
+	ck_assert_int_eq(errno, EFAULT);
 	fake_xen_starve(false);
 	ck_assert(shared(LOW + SEAM));
 	ck_assert(shared(LOW + 100 * PAGE));
@@ -667,7 +665,7 @@ START_TEST(scattered_pages_of_one_request_fit_the_least_limit)
 			PAGE) == NULL)
 			break;
 	if (i < 254) { /* as device.c does when nothing is in flight */
-		ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+		ck_assert_int_eq(errno, ENOBUFS);
 		guest_unmap_all(guest);
 	}
 	for (i = 0; i < 254; i++)
@@ -686,7 +684,7 @@ START_TEST(two_hundred_gigabytes_can_be_used)
 	for (at = from; at < from + len; at += SEAM) {
 		if (guest_map(guest, at + SEAM - PAGE, PAGE) != NULL)
 			continue;
-		ck_assert_int_eq(guest_map_error(guest), GUEST_OVER_LIMIT);
+		ck_assert_int_eq(errno, ENOBUFS);
 		ck_assert(guest_reclaim(guest));
 		ck_assert_ptr_nonnull(guest_map(guest, at, PAGE));
 	}

@@ -4,6 +4,7 @@
  * (virtio 1.2, 2.7).  Rings and buffers lie between unmapped pages, and some
  * tests change them between two instructions of the device.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -728,10 +729,10 @@ START_TEST(a_ring_that_cannot_be_mapped_now_is_judged_when_it_is_used)
 	gpa = (const uint64_t[]){
 	    drv.avail_gpa, drv.desc_gpa, drv.used_gpa}[_i % 3];
 	fake_guest_hole(guest, gpa, 1);
-	fake_guest_shortage(guest, GUEST_NO_RESOURCES);
+	fake_guest_shortage(guest, ENOMEM);
 	ck_assert_int_eq(virtqueue_enable(&vq, 0), 0);
 	/* If one of the others is not there at all, that is a fault. */
-	fake_guest_shortage(guest, GUEST_NOT_PRESENT);
+	fake_guest_shortage(guest, EFAULT);
 	expect_fault(virtqueue_enable(&vq, 0));
 }
 END_TEST
@@ -1394,8 +1395,7 @@ offer_lacking(int i)
 	fake_driver_desc(&table()[1], buf + 8 * FAKE_GUEST_PAGE, 512, WRITE, 0);
 	fake_driver_desc(&drv.desc[2], tables, 32, TABLE, 0);
 	fake_driver_offer(&drv, 2);
-	fake_guest_shortage(
-	    guest, i < 6 ? GUEST_NO_RESOURCES : GUEST_OVER_LIMIT);
+	fake_guest_shortage(guest, i < 6 ? ENOMEM : ENOBUFS);
 	return (const uint64_t[]){drv.avail_gpa, drv.desc_gpa, drv.used_gpa,
 	    tables, buf, buf + 8 * FAKE_GUEST_PAGE}[i % 6];
 }

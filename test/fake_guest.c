@@ -4,6 +4,7 @@
  * so that what is contiguous for the guest is contiguous here; every page that
  * is not guest memory is inaccessible.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,7 @@ struct guest {
 	uint8_t *window;
 	uint8_t *present; /* per page */
 	size_t top;	  /* where fake_guest_alloc() goes on */
-	enum guest_map_error map_error;
-	enum guest_map_error shortage; /* why what is not present is not */
+	int shortage;	  /* why what is not present is not */
 	unsigned lookups;
 	unsigned forgets;
 };
@@ -133,13 +133,13 @@ guest_map(struct guest *guest, uint64_t gpa, size_t len)
 	uint64_t page, to;
 
 	guest->lookups++;
-	guest->map_error = GUEST_NOT_PRESENT;
+	errno = EFAULT;
 	if (gpa < guest->base || __builtin_add_overflow(from, len, &to) ||
 	    to > guest->size)
 		return NULL;
 	for (page = from / FAKE_GUEST_PAGE; page * FAKE_GUEST_PAGE < to; page++)
 		if (!guest->present[page]) {
-			guest->map_error = guest->shortage;
+			errno = guest->shortage;
 			return NULL;
 		}
 	return guest->window + from;
@@ -159,16 +159,10 @@ guest_report(struct guest *guest)
 	(void)guest;
 }
 
-enum guest_map_error
-guest_map_error(const struct guest *guest)
-{
-	return guest->map_error;
-}
-
 void
-fake_guest_shortage(struct guest *guest, enum guest_map_error map_error)
+fake_guest_shortage(struct guest *guest, int error)
 {
-	guest->shortage = map_error;
+	guest->shortage = error;
 }
 
 bool

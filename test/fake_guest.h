@@ -47,7 +47,7 @@ void fake_guest_fill(struct guest *guest, uint64_t gpa, size_t len);
  * Why there is nothing in a hole from now on: the guest has it not, as at
  * first, or it cannot be mapped now.
  */
-void fake_guest_shortage(struct guest *guest, enum guest_map_error lack);
+void fake_guest_shortage(struct guest *guest, int error);
 
 /*
  * Calls so far of guest_map() and guest_unmap_all().

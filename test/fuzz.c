@@ -406,6 +406,7 @@ guest_map(struct guest *g, uint64_t gpa, size_t len)
 
 	active = true;
 	lookups++;
+	errno = EFAULT;
 	for (uint64_t page = from / PAGE; good && page * PAGE < to; page++)
 		good = !g->hole[page];
 	if (good) {
@@ -428,13 +429,6 @@ void
 guest_report(struct guest *g)
 {
 	(void)g;
-}
-
-enum guest_map_error
-guest_map_error(const struct guest *g)
-{
-	(void)g;
-	return GUEST_NOT_PRESENT;
 }
 
 bool

@@ -12,6 +12,7 @@
  * the difference to larger ones.
  */
 #include <endian.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -84,6 +85,7 @@ void *
 guest_map(struct guest *guest, uint64_t gpa, size_t len)
 {
 	(void)guest;
+	errno = nondet_any() ? EFAULT : ENOMEM;
 	if (nondet_any() || gpa < BASE || gpa - BASE > WINDOW ||
 	    len > WINDOW - (gpa - BASE))
 		return NULL;
@@ -102,13 +104,6 @@ void
 guest_report(struct guest *guest)
 {
 	(void)guest;
-}
-
-enum guest_map_error
-guest_map_error(const struct guest *guest)
-{
-	(void)guest;
-	return nondet_any() ? GUEST_NOT_PRESENT : GUEST_NO_RESOURCES;
 }
 
 void
