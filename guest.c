@@ -19,7 +19,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -38,11 +37,13 @@
 #include "log.h"
 
 /* Xen's page size, which is the same everywhere. */
-#define PAGE_BITS  12
-#define PAGE_BYTES (UINT64_C(1) << PAGE_BITS)
+#define PAGE_BITS   12
+#define PAGE_BYTES  (UINT64_C(1) << PAGE_BITS)
 
-#define CHUNK	   UINT64_C(512) /* pages, of one page table */
-#define CLUSTER	   UINT64_C(16)	 /* ... of neighbours */
+#define CHUNK	    UINT64_C(512) /* pages, of one page table */
+#define CLUSTER	    UINT64_C(16)  /* ... of neighbours */
+
+#define CHUNK_BYTES (CHUNK << PAGE_BITS)
 
 /*
  * Guests that are mapped one to one have the host's addresses.  What fits in a
@@ -54,7 +55,6 @@
 /* Ranges reported to Xen at a time: privcmd takes 4096 bytes at most. */
 #define EXTENTS	     128
 
-#define WINDOW_PROT  PROT_NONE
 #define WINDOW_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 /* Each mapping is a VMA, and so may be the gap after it (vm.max_map_count). */
@@ -116,9 +116,10 @@ is_present(const struct guest *guest, uint64_t page)
 
 /* Replace a mapping, or exit: pages that the guest gave up must not stay. */
 static void
-map_anonymous(struct guest *guest, void *p, uint64_t len, int prot)
+map_anonymous(struct guest *guest, void *p, uint64_t pages, int prot)
 {
 	const int flags = WINDOW_FLAGS | MAP_FIXED;
+	size_t len = pages << PAGE_BITS;
 
 	/* If no further VMA is allowed, one must go first. */
 	if (mmap(p, len, prot, flags, -1, 0) != MAP_FAILED ||
@@ -128,12 +129,6 @@ map_anonymous(struct guest *guest, void *p, uint64_t len, int prot)
 	log_msg(guest->log, XTL_CRITICAL, errno, "cannot unmap guest memory");
 	/* Not abort(), whose system calls the sandbox does not allow. */
 	_exit(EXIT_FAILURE);
-}
-
-static void
-unmap(struct guest *guest, char *p, uint64_t pages)
-{
-	map_anonymous(guest, p, pages << PAGE_BITS, WINDOW_PROT);
 }
 
 static time_t
@@ -164,18 +159,6 @@ handle_shortage(struct guest *guest)
 }
 
 /*
- * Whether Xen has no memory for our domain's p2m, which it says for each page:
- * ENOMEM or, on Arm, ENOENT.  A page that the guest has not is EINVAL.
- */
-static bool
-p2m_exhausted(const int *err, unsigned n)
-{
-	while (n > 0 && err[n - 1] != -ENOMEM && err[n - 1] != -ENOENT)
-		n--;
-	return n > 0;
-}
-
-/*
  * Map 'n' pages from 'first' on at 'p' as one mapping; err[i] is 0 for each
  * that the guest has.  False: the host refuses.
  */
@@ -190,26 +173,17 @@ map_range(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 	while (++i < n);
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, p,
 		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL) {
-		if (!p2m_exhausted(err, n))
+		/* EINVAL is a page that the guest has not. */
+		while (i > 0 && err[i - 1] != -ENOMEM && err[i - 1] != -ENOENT)
+			i--;
+		if (i == 0)
 			return true;
-		errno = ENOMEM;
+		errno = ENOMEM; /* of Xen, for our p2m; on Arm ENOENT */
 	}
 	handle_shortage(guest);
 	/* It may have left a hole that other mappings could take. */
-	unmap(guest, p, n);
+	map_anonymous(guest, p, n, PROT_NONE);
 	return false;
-}
-
-static bool
-probe(struct guest *guest, uint64_t page)
-{
-	char *p = guest->window + guest->size;
-	int err;
-
-	if (!map_range(guest, p, page, 1, &err))
-		return false;
-	unmap(guest, p, 1);
-	return err == 0;
 }
 
 /* Pages [from, to) of a chunk are mapped, by one mapping. */
@@ -228,9 +202,7 @@ account(struct guest *guest, uint64_t from, uint64_t to)
 		c->present[from % CHUNK / 64] |= bit << (from % 64);
 }
 
-/*
- * The end of the run of pages from 'from' on that are all there or all missing.
- */
+/* The end of the run of pages from 'from' on, all there or all missing. */
 static uint64_t
 run(const int *err, uint64_t from, uint64_t to)
 {
@@ -252,7 +224,7 @@ map_whole(struct guest *guest, uint64_t from, uint64_t to, int *err)
 	if (err[0] == 0 && run(err, 0, n) == n)
 		account(guest, from, to);
 	else
-		unmap(guest, AT(guest, from), n);
+		map_anonymous(guest, AT(guest, from), n, PROT_NONE);
 	return true;
 }
 
@@ -302,14 +274,21 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 	};
 	int i = guest->no_fault_around || c->sparse ? 2 : c->pages == 0;
 	bool *leaf = &guest->leaf[page / CHUNK / LEAF];
+	char *spare = guest->window + guest->size;
 	uint64_t from, to;
+	int err = 0;
 
 	guest->map_error = EFAULT;
-	if (c->pages == 0 && !probe(guest, page))
+	if (c->pages == 0) {
+		if (!map_range(guest, spare, page, 1, &err))
+			return false;
+		map_anonymous(guest, spare, 1, PROT_NONE);
+	}
+	if (err != 0)
 		return false;
 	if (!*leaf) {
 		map_anonymous(guest, &guest->chunk[page / CHUNK / LEAF * LEAF],
-		    LEAF * sizeof(*c), PROT_READ | PROT_WRITE);
+		    LEAF * sizeof(*c) >> PAGE_BITS, PROT_READ | PROT_WRITE);
 		*leaf = true;
 		guest->areas++;
 	}
@@ -371,21 +350,19 @@ guest_map(struct guest *guest, uint64_t gpa, size_t len)
 void
 guest_pin(struct guest *guest, const void *p, size_t len)
 {
-	uint64_t first = (const char *)p - guest->window, last = first + len;
+	uint64_t first = (const char *)p - guest->window;
+	struct chunk *c;
 
 	/* It may be no guest memory, or NULL. */
 	if (first >= guest->size || len == 0)
 		return;
-	for (first >>= PAGE_BITS, last = (last - 1) >> PAGE_BITS;
-	     first / CHUNK <= last / CHUNK; first += CHUNK)
-		if (guest->chunk[first / CHUNK].pages > 0)
-			guest->chunk[first / CHUNK].pinned_pass =
-			    guest->reclaim_pass;
+	c = &guest->chunk[first / CHUNK_BYTES];
+	for (; c <= &guest->chunk[(first + len - 1) / CHUNK_BYTES]; c++)
+		if (c->pages > 0)
+			c->pinned_pass = guest->reclaim_pass;
 }
 
-/*
- * The CLOCK algorithm: what was used again since the last time is spared once.
- */
+/* The CLOCK algorithm: what was used since the last time is spared once. */
 bool
 guest_reclaim(struct guest *guest)
 {
@@ -402,8 +379,9 @@ guest_reclaim(struct guest *guest)
 			c->used = false;
 			TAILQ_INSERT_TAIL(&guest->mapped, c, link);
 		} else {
-			unmap(guest, AT(guest, (c - guest->chunk) * CHUNK),
-			    CHUNK);
+			map_anonymous(guest,
+			    AT(guest, (c - guest->chunk) * CHUNK), CHUNK,
+			    PROT_NONE);
 			guest->pages -= c->pages;
 			guest->areas -= c->areas;
 			*c = (struct chunk){.sparse = c->sparse};
@@ -427,9 +405,11 @@ guest_unmap_all(struct guest *guest)
 	guest->limit = guest->bound;
 	if (guest->areas == 0)
 		return;
-	unmap(guest, guest->window, guest->size >> PAGE_BITS);
+	map_anonymous(
+	    guest, guest->window, guest->size >> PAGE_BITS, PROT_NONE);
 	map_anonymous(guest, guest->chunk,
-	    guest->size / PAGE_BYTES / CHUNK * sizeof(struct chunk), PROT_READ);
+	    guest->size / CHUNK_BYTES * sizeof(struct chunk) >> PAGE_BITS,
+	    PROT_READ);
 	memset(guest->leaf, false, sizeof(guest->leaf));
 	TAILQ_INIT(&guest->mapped);
 	guest->pages = guest->areas = 0;
@@ -438,26 +418,24 @@ guest_unmap_all(struct guest *guest)
 void
 guest_wrote(struct guest *guest, uint64_t gpa, uint64_t len)
 {
-	struct xen_dm_op_modified_memory_extent *e = guest->written;
+	struct xen_dm_op_modified_memory_extent *e;
 	uint64_t first = gpa >> PAGE_BITS, end;
 
 	if (len == 0 || __builtin_add_overflow(gpa, len - 1, &end) ||
 	    end >= guest->size)
 		return;
 	end = (end >> PAGE_BITS) + 1;
-	e += guest->nwritten;
+	e = &guest->written[guest->nwritten];
 	if (guest->nwritten > 0 && first >= e[-1].first_pfn &&
 	    first <= e[-1].first_pfn + e[-1].nr) {
 		e[-1].nr = MAX(e[-1].nr, end - e[-1].first_pfn);
 		return;
 	}
-	if (guest->nwritten == EXTENTS) {
+	if (guest->nwritten == EXTENTS)
 		guest_report(guest);
-		e = guest->written;
-	}
+	e = &guest->written[guest->nwritten++];
 	e->first_pfn = first;
 	e->nr = end - first;
-	guest->nwritten++;
 }
 
 static int
@@ -519,18 +497,17 @@ default_limit(void)
 static bool
 reserve(struct guest *guest)
 {
-	const uint64_t chunk_bytes = CHUNK << PAGE_BITS;
 	uint64_t len;
 	void *window;
 
 	for (int bits = WINDOW_BITS_MAX; bits >= WINDOW_BITS_MIN; bits--) {
 		guest->size = UINT64_C(1) << bits;
-		len = guest->size / PAGE_BYTES / CHUNK * sizeof(struct chunk);
+		len = guest->size / CHUNK_BYTES * sizeof(struct chunk);
 		guest->chunk = mmap(NULL, len, PROT_READ, WINDOW_FLAGS, -1, 0);
-		window = mmap(NULL, guest->size + 2 * chunk_bytes, WINDOW_PROT,
+		window = mmap(NULL, guest->size + 2 * CHUNK_BYTES, PROT_NONE,
 		    WINDOW_FLAGS, -1, 0);
 		/* So that the page tables of a chunk are its own. */
-		guest->window = (char *)roundup((uintptr_t)window, chunk_bytes);
+		guest->window = (char *)roundup((uintptr_t)window, CHUNK_BYTES);
 		if (guest->chunk != MAP_FAILED && window != MAP_FAILED)
 			return true;
 		if (guest->chunk != MAP_FAILED)
