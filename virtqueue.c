@@ -24,11 +24,11 @@
  *                            harmless.
  *
  * For live migration, what we write to guest memory must be reported after it
- * was written (guest_report()).  For buffers that is before the driver sees the
- * chain in the used ring, so that nobody has to come back to it, even if we are
- * killed.  The used ring's index and event index are written after that, and
- * reported the next time, at the latest before the driver's reset of the device
- * is completed, which must come, as no device is migrated.
+ * was written (guest_report()).  Buffers are reported before the driver sees
+ * the chain in the used ring, so that no successor has to, if we are killed.
+ * The used ring's index and event index are written later, and reported with
+ * the next batch, or before a reset completes: the driver resets the device
+ * before a migration, since the device's state is not migrated.
  */
 #include <endian.h>
 #include <errno.h>
@@ -43,22 +43,18 @@
 
 /*
  * Guest memory is little endian (1.4), and changes under us: load once, at any
- * alignment, since the driver can put an indirect table anywhere.  Structures,
+ * alignment, since the driver can put an indirect table anywhere.  A union,
  * since gcc 14 to 16 fail to compile under-aligned integers for arm64.
  */
-struct unaligned16 {
-	uint16_t v;
-} __attribute__((packed, may_alias));
-struct unaligned32 {
-	uint32_t v;
-} __attribute__((packed, may_alias));
-struct unaligned64 {
-	uint64_t v;
+union unaligned {
+	uint16_t v16;
+	uint32_t v32;
+	uint64_t v64;
 } __attribute__((packed, may_alias));
 
-#define LOAD16(p)     le16toh(((const volatile struct unaligned16 *)(p))->v)
-#define LOAD32(p)     le32toh(((const volatile struct unaligned32 *)(p))->v)
-#define LOAD64(p)     le64toh(((const volatile struct unaligned64 *)(p))->v)
+#define LOAD16(p)     le16toh(((const volatile union unaligned *)(p))->v16)
+#define LOAD32(p)     le32toh(((const volatile union unaligned *)(p))->v32)
+#define LOAD64(p)     le64toh(((const volatile union unaligned *)(p))->v64)
 #define STORE16(p, v) __atomic_store_n(p, htole16(v), __ATOMIC_RELAXED)
 #define STORE32(p, v) __atomic_store_n(p, htole32(v), __ATOMIC_RELAXED)
 
@@ -111,16 +107,16 @@ used_ring(struct virtqueue *vq)
 	return guest_map(vq->guest, vq->s->device, 6 + 8 * vq->s->num);
 }
 
-static uint64_t *
-inflight_word(struct virtqueue_state *s, uint16_t head)
+static bool
+is_inflight(const struct virtqueue_state *s, uint16_t head)
 {
-	return &s->inflight[head / 64];
+	return s->inflight[head / 64] >> (head % 64) & 1;
 }
 
-static uint64_t
-inflight_bit(uint16_t head)
+static void
+clear_inflight(struct virtqueue_state *s, uint16_t head)
 {
-	return UINT64_C(1) << (head % 64);
+	s->inflight[head / 64] &= ~(UINT64_C(1) << (head % 64));
 }
 
 /*
@@ -184,29 +180,24 @@ int
 virtqueue_enable(struct virtqueue *vq, uint64_t features)
 {
 	struct virtqueue_state *s = vq->s;
-	uint32_t num = s->num;
+	static const char absent[] = "ring not in guest memory";
 
-	if (!is_queue_size(num))
+	if (!is_queue_size(s->num))
 		return fault(vq, "invalid queue size");
 	if (s->desc % VRING_DESC_ALIGN_SIZE != 0 ||
 	    s->driver % VRING_AVAIL_ALIGN_SIZE != 0 ||
 	    s->device % VRING_USED_ALIGN_SIZE != 0)
 		return fault(vq, "ring not aligned");
-	vq->fault = NULL;
-	if (desc_table(vq) == NULL)
-		map_error(vq, "ring not in guest memory");
-	if (avail_ring(vq) == NULL)
-		map_error(vq, "ring not in guest memory");
-	if (used_ring(vq) == NULL)
-		map_error(vq, "ring not in guest memory");
-	if (vq->fault != NULL)
+	vq->features = features;
+	if ((desc_table(vq) == NULL && map_error(vq, absent) == -1) ||
+	    (avail_ring(vq) == NULL && map_error(vq, absent) == -1) ||
+	    (used_ring(vq) == NULL && map_error(vq, absent) == -1))
 		return -1;
 
 	/* Keep what the driver has set: a killed access is repeated. */
 	s->last_avail_idx = s->used_idx = s->published = s->signalled = 0;
 	s->popped_head = 0;
 	memset(s->inflight, 0, sizeof(s->inflight));
-	vq->features = features;
 	compiler_barrier();
 	s->ready = 1;
 	return 0;
@@ -246,19 +237,18 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 	    unpublished > s->num || s->popped_head >= s->num)
 		return fault(vq, "positions out of range");
 	for (head = s->num; head < VIRTQUEUE_NUM_MAX; head++)
-		if (*inflight_word(s, head) & inflight_bit(head))
+		if (is_inflight(s, head))
 			return fault(vq, "head in flight out of range");
 	/* Pushed: its bit may not have been cleared yet. */
 	for (i = 0; i < unpublished; i++) {
 		head = s->pushed[(uint16_t)(s->published + i) % s->num];
 		if (head >= s->num)
 			return fault(vq, "pushed head out of range");
-		*inflight_word(s, head) &= ~inflight_bit(head);
+		clear_inflight(s, head);
 	}
 	/* Marked in flight but not popped yet: it is still available. */
 	if (count_inflight(s) == inflight_count + 1)
-		*inflight_word(s, s->popped_head) &=
-		    ~inflight_bit(s->popped_head);
+		clear_inflight(s, s->popped_head);
 	if (count_inflight(s) != inflight_count)
 		return fault(vq, "heads in flight do not add up");
 	return 0;
@@ -391,7 +381,7 @@ virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 	head = LOAD16(&avail->ring[s->last_avail_idx % s->num]);
 	if (head >= s->num)
 		return fault(vq, "available head beyond the queue size");
-	if (*inflight_word(s, head) & inflight_bit(head))
+	if (is_inflight(s, head))
 		return fault(vq, "chain made available twice");
 	/* What is popped must be pushed. */
 	if (used_ring(vq) == NULL)
@@ -402,7 +392,7 @@ virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 
 	s->popped_head = head;
 	compiler_barrier();
-	*inflight_word(s, head) |= inflight_bit(head);
+	s->inflight[head / 64] |= UINT64_C(1) << (head % 64);
 	compiler_barrier();
 	s->last_avail_idx++;
 	compiler_barrier();
@@ -426,7 +416,7 @@ virtqueue_pop_inflight(
 		publish_used_idx(s, u);
 	}
 	for (; *head < s->num; ++*head) {
-		if (!(*inflight_word(s, *head) & inflight_bit(*head)))
+		if (!is_inflight(s, *head))
 			continue;
 		got = parse_chain(vq, *head, chain);
 		return got < 0 ? got : 1;
@@ -486,7 +476,7 @@ virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 	compiler_barrier();
 	s->used_idx++;
 	compiler_barrier();
-	*inflight_word(s, head) &= ~inflight_bit(head);
+	clear_inflight(s, head);
 	compiler_barrier();
 	return 0;
 }
