@@ -33,7 +33,6 @@ struct device {
 	struct virtqueue vq;
 	bool notify_enabled;	/* driver notifies of new chains */
 	unsigned unsignalled;	/* completed, not signalled yet */
-	uint32_t resubmit_head; /* from here on, if in flight */
 	bool starved;		/* guest memory could not be mapped */
 	bool limit_logged;	/* ... and never can be, which was logged */
 };
@@ -64,30 +63,8 @@ reclaim(struct device *dev)
 }
 
 /*
- * The next chain: one that was in flight when our predecessor was killed, or
- * one that is available.
- *
- * To resubmit is safe: the buffers of what is not completed are still ours, and
- * the disk may hold all, part or nothing of a write.  Another write to the same
- * place that did complete was in flight together with it: there is no order
- * between them.  And our predecessor's last I/O is over (blk_retain()).
- */
-static int
-pop_next(struct device *dev, struct virtqueue_chain *chain)
-{
-	int got;
-
-	if (dev->resubmit_head == VIRTQUEUE_NUM_MAX)
-		return virtqueue_pop(&dev->vq, chain);
-	got = virtqueue_pop_inflight(&dev->vq, &dev->resubmit_head, chain);
-	dev->resubmit_head =
-	    got == 0 ? VIRTQUEUE_NUM_MAX : dev->resubmit_head + (got > 0);
-	return got != 0 ? got : virtqueue_pop(&dev->vq, chain);
-}
-
-/*
- * The same, after other memory was unmapped: all, when nothing is in flight.
- * If the limit is too low even then, the request can only fail.
+ * The next chain, after other memory was unmapped: all, when nothing is in
+ * flight.  If the limit is too low even then, the request can only fail.
  */
 static int
 pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
@@ -96,11 +73,11 @@ pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 	int got = VIRTQUEUE_AGAIN;
 
 	for (int i = 0; i < 2 && got == VIRTQUEUE_AGAIN && reclaim(dev); i++)
-		got = pop_next(dev, chain);
+		got = virtqueue_pop(&dev->vq, chain);
 	if (got != VIRTQUEUE_AGAIN || !device_idle(dev))
 		return got;
 	guest_unmap_all(guest);
-	got = pop_next(dev, chain);
+	got = virtqueue_pop(&dev->vq, chain);
 	if (got != VIRTQUEUE_AGAIN || errno != ENOBUFS)
 		return got;
 	if (!dev->limit_logged)
@@ -110,7 +87,7 @@ pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 	dev->limit_logged = true;
 	guest_unmap_all(guest);
 	chain->status_only = true;
-	return pop_next(dev, chain);
+	return virtqueue_pop(&dev->vq, chain);
 }
 
 /* 1: one was submitted.  0: there is none.  -1: fault.  VIRTQUEUE_AGAIN. */
@@ -124,7 +101,7 @@ submit_one(struct device *dev)
 	if (req == NULL)
 		return 0;
 	chain.iov = req->iov;
-	got = pop_next(dev, &chain);
+	got = virtqueue_pop(&dev->vq, &chain);
 	if (got == VIRTQUEUE_AGAIN)
 		got = pop_after_reclaim(dev, &chain);
 	if (got > 0) {
@@ -214,7 +191,7 @@ device_process_queue(struct device *dev, bool paused)
 	if (!paused && virtio_mmio_queue_active(&dev->mmio)) {
 		/* Polling from now on, until device_enable_notify(). */
 		if (dev->notify_enabled)
-			got = virtqueue_disable_notify(&dev->vq);
+			got = virtqueue_set_notify(&dev->vq, false);
 		if (got == -1)
 			virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 		dev->notify_enabled = got == VIRTQUEUE_AGAIN;
@@ -234,7 +211,7 @@ device_enable_notify(struct device *dev)
 	if (!virtio_mmio_queue_active(&dev->mmio) || dev->starved)
 		return false;
 	dev->notify_enabled = true;
-	more = virtqueue_enable_notify(&dev->vq);
+	more = virtqueue_set_notify(&dev->vq, true);
 	if (more == VIRTQUEUE_AGAIN)
 		dev->starved = true;
 	else if (more < 0)
@@ -285,6 +262,12 @@ device_log_stats(const struct device *dev)
 	    (unsigned long long)guest_mapped(dev->vq.guest));
 }
 
+/*
+ * To resubmit is safe: the buffers of what is not completed are still ours, and
+ * the disk may hold all, part or nothing of a write.  Another write to the same
+ * place that did complete was in flight together with it: there is no order
+ * between them.  And our predecessor's last I/O is over (blk_retain()).
+ */
 struct device *
 device_open(struct xentoollog_logger *log, struct ioreq_server *io,
     struct guest *guest, struct blk *blk, bool legacy)

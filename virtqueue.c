@@ -361,14 +361,45 @@ parse_chain(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 	}
 }
 
+/* virtqueue_pop() for what was in flight when our predecessor was killed. */
+static int
+pop_inflight(struct virtqueue *vq, struct virtqueue_chain *chain)
+{
+	struct virtqueue_state *s = vq->s;
+	struct vring_used *u = used_ring(vq);
+	int got;
+
+	if (u == NULL)
+		return map_error(vq, "used ring not in guest memory");
+	/* Before a head is popped again that the driver has seen as used. */
+	if (s->published != s->used_idx) {
+		if (GUEST_CAN_MIGRATE && report(vq) < 0)
+			return VIRTQUEUE_AGAIN;
+		publish_used_idx(s, u);
+	}
+	for (; vq->resubmit_head < s->num; vq->resubmit_head++) {
+		if (!is_inflight(s, vq->resubmit_head))
+			continue;
+		got = parse_chain(vq, vq->resubmit_head, chain);
+		vq->resubmit_head += got == 0;
+		return got < 0 ? got : 1;
+	}
+	vq->resubmit_head = VIRTQUEUE_NUM_MAX;
+	return 0;
+}
+
 int
 virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 {
 	struct virtqueue_state *s = vq->s;
-	struct vring_avail *avail = avail_ring(vq);
+	struct vring_avail *avail;
 	uint16_t head, n;
 	int got;
 
+	if (vq->resubmit_head < VIRTQUEUE_NUM_MAX &&
+	    (got = pop_inflight(vq, chain)) != 0)
+		return got;
+	avail = avail_ring(vq);
 	if (avail == NULL)
 		return map_error(vq, "available ring not in guest memory");
 	n = LOAD16(&avail->idx) - s->last_avail_idx;
@@ -400,32 +431,7 @@ virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 }
 
 int
-virtqueue_pop_inflight(
-    struct virtqueue *vq, uint32_t *head, struct virtqueue_chain *chain)
-{
-	struct virtqueue_state *s = vq->s;
-	struct vring_used *u = used_ring(vq);
-	int got;
-
-	if (u == NULL)
-		return map_error(vq, "used ring not in guest memory");
-	/* Before a head is popped again that the driver has seen as used. */
-	if (s->published != s->used_idx) {
-		if (GUEST_CAN_MIGRATE && report(vq) < 0)
-			return VIRTQUEUE_AGAIN;
-		publish_used_idx(s, u);
-	}
-	for (; *head < s->num; ++*head) {
-		if (!is_inflight(s, *head))
-			continue;
-		got = parse_chain(vq, *head, chain);
-		return got < 0 ? got : 1;
-	}
-	return 0;
-}
-
-static int
-set_notify(struct virtqueue *vq, bool wanted)
+virtqueue_set_notify(struct virtqueue *vq, bool wanted)
 {
 	struct virtqueue_state *s = vq->s;
 	struct vring_avail *avail = avail_ring(vq);
@@ -447,18 +453,6 @@ set_notify(struct virtqueue *vq, bool wanted)
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return LOAD16(&avail->idx) != s->last_avail_idx;
-}
-
-int
-virtqueue_enable_notify(struct virtqueue *vq)
-{
-	return set_notify(vq, true);
-}
-
-int
-virtqueue_disable_notify(struct virtqueue *vq)
-{
-	return set_notify(vq, false);
 }
 
 int
@@ -498,7 +492,7 @@ virtqueue_publish(struct virtqueue *vq)
 	if (GUEST_CAN_MIGRATE && report(vq) < 0)
 		return VIRTQUEUE_AGAIN;
 	publish_used_idx(s, u);
-	/* As in set_notify(), with the roles exchanged. */
+	/* As in virtqueue_set_notify(), with the roles exchanged. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (HAS(vq, VIRTIO_RING_F_EVENT_IDX))
 		return vring_need_event(

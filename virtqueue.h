@@ -34,8 +34,9 @@ struct virtqueue_state {
 struct virtqueue {
 	struct guest *guest;
 	struct virtqueue_state *s;
-	uint64_t features; /* that were negotiated */
-	const char *fault; /* why the last call returned -1: a phrase */
+	uint64_t features;	/* that were negotiated */
+	const char *fault;	/* why the last call returned -1: a phrase */
+	uint32_t resubmit_head; /* what was adopted in flight, from here on */
 };
 
 /*
@@ -78,15 +79,12 @@ int virtqueue_enable(struct virtqueue *vq, uint64_t features);
 /*
  * Continue a queue whose owner was killed at any moment: complete any update
  * that was interrupted.  0, or -1 with 'fault' set if the state is corrupt.
- * Chains in flight must be resubmitted before others are popped: the first one
- * from *head on is popped, and *head set, by virtqueue_pop_inflight().
  */
 int virtqueue_adopt(struct virtqueue *vq, uint64_t features);
-int virtqueue_pop_inflight(
-    struct virtqueue *vq, uint32_t *head, struct virtqueue_chain *chain);
 
 /*
- * Take the next available chain into *chain (chain->iov is the caller's).
+ * Take the next chain into *chain (chain->iov is the caller's): those that were
+ * in flight when the queue was adopted, by rising heads, then available ones.
  * 1: there was one.  0: none.  -1: the driver broke the rules of 2.7, 'fault'
  * says which; nothing was taken.  VIRTQUEUE_AGAIN.
  */
@@ -97,8 +95,7 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
  * but a chain has become available meanwhile, maybe without one.  0: done.  -1:
  * fault.  VIRTQUEUE_AGAIN.
  */
-int virtqueue_enable_notify(struct virtqueue *vq);
-int virtqueue_disable_notify(struct virtqueue *vq);
+int virtqueue_set_notify(struct virtqueue *vq, bool wanted);
 
 /*
  * Return chain 'head', of which the first 'len' writable bytes were written

@@ -707,7 +707,7 @@ START_TEST(a_ring_that_goes_away_is_a_fault_not_a_crash)
 		expect_nothing_popped("available ring gone");
 	else
 		expect_fault(virtqueue_push(&vq, 0, 0));
-	expect_fault(virtqueue_enable_notify(&vq));
+	expect_fault(virtqueue_set_notify(&vq, true));
 	expect_fault(virtqueue_publish(&vq));
 }
 END_TEST
@@ -907,7 +907,7 @@ START_TEST(with_event_idx_a_notification_is_requested_for_the_next_chain)
 {
 	start(4, EVENT_IDX);
 	for (unsigned i = 0; i < 10; i++) {
-		ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
+		ck_assert_int_eq(virtqueue_set_notify(&vq, true), 0);
 		ck_assert_uint_eq(*drv.avail_event, state.last_avail_idx);
 		ck_assert_uint_eq(drv.used->flags, 0); /* MUST, 2.7.10.2 */
 		offer_simple(i % 4);
@@ -922,10 +922,10 @@ END_TEST
 START_TEST(with_event_idx_no_notification_is_requested_while_polling)
 {
 	start(4, EVENT_IDX);
-	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, true), 0);
 	offer_simple(0);
 	pop_expecting(0);
-	ck_assert_int_eq(virtqueue_disable_notify(&vq), 0);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, false), 0);
 	ck_assert_uint_eq(drv.used->flags, 0);
 	offer_simple(1);
 	ck_assert(!fake_driver_would_notify(&drv, true, 1));
@@ -942,8 +942,8 @@ START_TEST(with_event_idx_no_batch_is_notified_while_polling)
 			pop_expecting(i);
 	}
 	/* Of the driver's eight some are taken, and it looks after the last. */
-	ck_assert_int_eq(virtqueue_enable_notify(&vq), _i < 8);
-	ck_assert_int_eq(virtqueue_disable_notify(&vq), 0);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, true), _i < 8);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, false), 0);
 	ck_assert(!fake_driver_would_notify(&drv, true, 0));
 }
 END_TEST
@@ -951,9 +951,9 @@ END_TEST
 START_TEST(without_event_idx_a_flag_asks_for_notifications)
 {
 	start(4, 0);
-	ck_assert_int_eq(virtqueue_disable_notify(&vq), 0);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, false), 0);
 	ck_assert_uint_eq(drv.used->flags, VRING_USED_F_NO_NOTIFY);
-	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, true), 0);
 	ck_assert_uint_eq(drv.used->flags, 0);
 }
 END_TEST
@@ -961,11 +961,11 @@ END_TEST
 START_TEST(a_chain_that_came_before_notifications_were_on_is_reported)
 {
 	start(4, _i ? EVENT_IDX : 0);
-	virtqueue_disable_notify(&vq);
+	virtqueue_set_notify(&vq, false);
 	offer_simple(0);
-	ck_assert_int_eq(virtqueue_enable_notify(&vq), 1);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, true), 1);
 	pop_expecting(0);
-	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, true), 0);
 }
 END_TEST
 
@@ -1080,13 +1080,13 @@ START_TEST(no_chain_is_lost_between_polling_and_notification)
 	for (act_at = 1; act_at < 6; act_at++) {
 		start(4, event_idx ? EVENT_IDX : 0);
 		page = _i & 2 ? drv.avail_gpa : drv.used_gpa;
-		virtqueue_disable_notify(&vq);
+		virtqueue_set_notify(&vq, false);
 		offer_simple(0);
 		pop_expecting(0);
 		driver_notifies = true; /* if the moment never comes */
 		if (!fake_guest_step(guest, page, offer_then))
 			return;
-		result = virtqueue_enable_notify(&vq);
+		result = virtqueue_set_notify(&vq, true);
 		fake_guest_step(guest, page, NULL);
 		ck_assert(result == 1 || driver_notifies);
 	}
@@ -1236,16 +1236,19 @@ is_inflight(uint16_t head)
 static void
 expect_redone(const uint16_t *heads, unsigned n)
 {
-	uint32_t head = 0;
+	uint16_t avail = drv.avail->idx, last = state.last_avail_idx;
 
-	for (unsigned i = 0; i < n; i++, head++) {
-		ck_assert_int_eq(virtqueue_pop_inflight(&vq, &head, &chain), 1);
-		ck_assert_uint_eq(head, heads[i]);
-		ck_assert_uint_eq(chain.head, heads[i]);
+	for (unsigned i = 0; i < n; i++) {
+		pop_expecting(heads[i]);
+		ck_assert_uint_eq(vq.resubmit_head, heads[i] + 1);
 		ck_assert_uint_eq(chain.readable, 1);
 		ck_assert_uint_eq(bytes(0, 1), 16);
 	}
-	ck_assert_int_eq(virtqueue_pop_inflight(&vq, &head, &chain), 0);
+	/* Were nothing available, there would be none. */
+	drv.avail->idx = last;
+	ck_assert_int_eq(virtqueue_pop(&vq, &chain), 0);
+	ck_assert_uint_eq(state.last_avail_idx, last);
+	drv.avail->idx = avail;
 }
 
 static void
@@ -1419,18 +1422,14 @@ START_TEST(what_cannot_be_mapped_now_leaves_a_chain_to_be_taken_later)
 	fake_guest_hole(guest, gpa, 1);
 	succeed_at_rest(1);
 	if (_i % 6 != 0) {
-		uint32_t head = 0;
-
-		ck_assert_int_eq(virtqueue_pop_inflight(&vq, &head, &chain),
-		    VIRTQUEUE_AGAIN);
+		ck_assert_int_eq(virtqueue_pop(&vq, &chain), VIRTQUEUE_AGAIN);
 		fake_guest_fill(guest, gpa, 1);
-		ck_assert_int_eq(virtqueue_pop_inflight(&vq, &head, &chain), 1);
-		ck_assert_uint_eq(chain.head, 2);
+		pop_expecting(2);
 	}
 	fake_guest_fill(guest, gpa, 1);
 	ck_assert_int_eq(virtqueue_push(&vq, 2, 512), 0);
 	fake_guest_hole(guest, drv.avail_gpa, 1);
-	ck_assert_int_eq(virtqueue_enable_notify(&vq), VIRTQUEUE_AGAIN);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, true), VIRTQUEUE_AGAIN);
 	ck_assert_int_eq(virtqueue_publish(&vq), VIRTQUEUE_AGAIN);
 	ck_assert_uint_eq(drv.used->idx, 0);
 	fake_guest_fill(guest, drv.avail_gpa, 1);
@@ -1460,12 +1459,12 @@ END_TEST
 START_TEST(a_successor_asks_for_notifications_again)
 {
 	start_at(starts[_i]);
-	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, true), 0);
 	offer_simple(1);
 	pop_expecting(1);
 	/* Killed before it enabled notifications again, with no more chains. */
 	succeed_at_rest(1);
-	ck_assert_int_eq(virtqueue_enable_notify(&vq), 0);
+	ck_assert_int_eq(virtqueue_set_notify(&vq, true), 0);
 	ck_assert(fake_driver_would_notify(&drv, true, state.last_avail_idx) ||
 		  *drv.avail_event == state.last_avail_idx);
 	offer_simple(2);
@@ -1497,14 +1496,12 @@ END_TEST
 
 START_TEST(a_chain_that_became_bad_meanwhile_is_a_fault)
 {
-	uint32_t head = 0;
-
 	start_at(0);
 	offer_simple(3);
 	pop_expecting(3);
 	fake_driver_desc(&drv.desc[3], buf, 16, NEXT, 3);
 	succeed_at_rest(1);
-	expect_fault(virtqueue_pop_inflight(&vq, &head, &chain));
+	expect_fault(virtqueue_pop(&vq, &chain));
 }
 END_TEST
 
@@ -1587,6 +1584,7 @@ START_TEST(continuing_takes_back_nothing_that_is_in_flight)
 	pop_expecting(1);
 	succeed_at_rest(1);
 	ck_assert(is_inflight(1));
+	expect_redone((const uint16_t[]){1}, 1);
 	offer_simple(1);
 	expect_nothing_popped("a chain in flight");
 }

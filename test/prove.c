@@ -120,7 +120,9 @@ any_state(void)
 	struct virtqueue_state s;
 
 	state = s; /* not initialised: anything */
-	vq = (struct virtqueue){.s = &state, .features = nondet_any64()};
+	vq = (struct virtqueue){.s = &state,
+	    .features = nondet_any64(),
+	    .resubmit_head = VIRTQUEUE_NUM_MAX};
 	chain = (struct virtqueue_chain){.iov = iov};
 }
 
@@ -258,8 +260,7 @@ prove_set_notify(void)
 
 	any_state();
 	__CPROVER_assume(sound());
-	more = nondet_any() ? virtqueue_enable_notify(&vq)
-			    : virtqueue_disable_notify(&vq);
+	more = virtqueue_set_notify(&vq, nondet_any());
 	__CPROVER_assert(
 	    more >= VIRTQUEUE_AGAIN && more <= 1, "one of four results");
 	__CPROVER_assert(sound(), "sound before, sound after");
@@ -284,14 +285,16 @@ prove_adopt(void)
 void
 prove_pop_inflight(void)
 {
-	uint32_t head = nondet_any32();
+	uint32_t head;
 
 	any_state();
+	vq.resubmit_head = nondet_any32();
 	__CPROVER_assume(state.num == 2 || state.num == NUM);
-	if (virtqueue_pop_inflight(&vq, &head, &chain) != 1)
+	if (pop_inflight(&vq, &chain) != 1)
 		return;
-	__CPROVER_assert(
-	    chain.head == head && head < state.num, "a head of this queue");
+	head = chain.head;
+	__CPROVER_assert(vq.resubmit_head == head + 1 && head < state.num,
+	    "a head of this queue");
 	__CPROVER_assert(
 	    state.inflight[0] >> head & 1, "one that was in flight");
 	assert_chain();
