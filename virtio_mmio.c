@@ -12,7 +12,7 @@
 #include <endian.h>
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
+#include <sys/param.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
@@ -261,11 +261,9 @@ write_legacy(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 	/* Linux sets it once, before a reset. */
 	if (offset == VIRTIO_MMIO_GUEST_PAGE_SIZE)
 		s->guest_page_size = data;
-	if (s->queue_sel != 0)
-		return true;
-	if (offset == VIRTIO_MMIO_QUEUE_ALIGN)
+	if (offset == VIRTIO_MMIO_QUEUE_ALIGN && s->queue_sel == 0)
 		s->queue_align = data;
-	if (offset != VIRTIO_MMIO_QUEUE_PFN)
+	if (offset != VIRTIO_MMIO_QUEUE_PFN || s->queue_sel != 0)
 		return true;
 	if (data != 0 && !s->queue.ready) {
 		s->queue_pfn = data;
@@ -365,11 +363,9 @@ read_config(const struct virtio_mmio *dev, uint32_t offset, uint32_t size)
 
 	config.wce = !dev->s->write_through;
 	config.blk_size = htole32(dev->s->blk_size);
-	if (offset < sizeof(config)) {
-		if (size > sizeof(config) - offset)
-			size = sizeof(config) - offset;
-		memcpy(&value, (const char *)&config + offset, size);
-	}
+	if (offset < sizeof(config))
+		memcpy(&value, (const char *)&config + offset,
+		    MIN(size, sizeof(config) - offset));
 	return le64toh(value);
 }
 
@@ -401,17 +397,16 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 	/* Registers take aligned 32-bit accesses (4.2.2.2), the rest any. */
 	bool config = a->offset >= VIRTIO_MMIO_CONFIG;
 	bool whole = a->size == 4 && a->offset % 4 == 0;
+	uint32_t offset = a->offset - (config ? VIRTIO_MMIO_CONFIG : 0);
 
 	if (a->kind == ACCESS_WRITE && config)
-		return write_config(
-		    dev, a->offset - VIRTIO_MMIO_CONFIG, a->size, a->data);
+		return write_config(dev, offset, a->size, a->data);
 	if (a->kind == ACCESS_WRITE)
-		return !whole || write_register(dev, a->offset, a->data);
+		return !whole || write_register(dev, offset, a->data);
 	if (config)
-		a->data =
-		    read_config(dev, a->offset - VIRTIO_MMIO_CONFIG, a->size);
+		a->data = read_config(dev, offset, a->size);
 	else
-		a->data = whole ? read_register(dev, a->offset) : 0;
+		a->data = whole ? read_register(dev, offset) : 0;
 	return true;
 }
 
