@@ -13,12 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "blk.h"
-#include "disk.h"
-#include "engine.h"
 #include "log.h"
 
 /* Segments of a request: a chain of BLK_IOVECS less header and status. */
@@ -35,24 +32,6 @@
 /* Modes of fallocate() for discard and write zeroes. */
 #define PUNCH_HOLE (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO_RANGE (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
-
-struct blk {
-	struct disk disk;
-	bool writeback;
-	uint16_t *flush_failed; /* the caller's, see blk_keep() */
-	uint16_t failed;	/* ... until there is one */
-	uint64_t capacity;	/* in sectors */
-	char serial[VIRTIO_BLK_ID_BYTES];
-	struct engine *engine;
-	unsigned inflight; /* submitted and not reaped */
-	struct blk_stats stats;
-	unsigned errors;		/* I/O errors since the last message */
-	time_t logged;			/* second of the last message */
-	struct engine_ops done;		/* completed, not reaped yet */
-	struct blk_req *free[BLK_REQS]; /* a stack, for warm caches */
-	unsigned nfree;
-	struct blk_req req[BLK_REQS];
-};
 
 static uint64_t
 capacity(const struct blk *blk)
@@ -97,8 +76,7 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
 
 	if (blk == NULL)
 		return log_error(log, errno, "out of memory");
-	blk->writeback = true;
-	blk->flush_failed = &blk->failed;
+	blk->s = &blk->own;
 	memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
 	STAILQ_INIT(&blk->done);
 	/* Not blk_put(), which takes a page of memory for each. */
@@ -139,35 +117,25 @@ blk_resize(struct blk *blk)
 	    (unsigned long long)capacity(blk), (unsigned long long)was);
 }
 
-const struct blk_stats *
-blk_stats(const struct blk *blk)
-{
-	return &blk->stats;
-}
-
-void
-blk_set_writeback(struct blk *blk, bool writeback)
-{
-	blk->writeback = writeback;
-}
-
 /* A flush has failed, with 'error', or -1: a predecessor's.  Logged once. */
 static void
 fail_flushes(struct blk *blk, int error)
 {
-	if (error != -1 && *blk->flush_failed)
+	if (error != -1 && blk->s->flush_failed)
 		return;
-	*blk->flush_failed = 1;
+	blk->s->flush_failed = 1;
 	log_msg(blk->disk.log, XTL_CRITICAL, error,
 	    "flush failed: data may be lost, and all flushes fail until the "
 	    "disk or guest is replaced");
 }
 
 void
-blk_keep(struct blk *blk, uint16_t *failed)
+blk_adopt(struct blk *blk, struct blk_state *s)
 {
-	blk->flush_failed = failed;
-	if (*failed)
+	blk->s = s;
+	if (blk->disk.empty)
+		s->flush_failed = 0;
+	if (s->flush_failed)
 		fail_flushes(blk, -1);
 }
 
@@ -292,7 +260,7 @@ flush(struct blk *blk, struct blk_req *req)
 	/* Some file systems cannot flush what is never written. */
 	if (blk->disk.read_only)
 		complete_req(blk, req, VIRTIO_BLK_S_OK);
-	else if (*blk->flush_failed)
+	else if (blk->s->flush_failed)
 		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 	else
 		engine_start(blk->engine, &req->op);
@@ -305,10 +273,10 @@ flush(struct blk *blk, struct blk_req *req)
 static void
 finish_write(struct blk *blk, struct blk_req *req)
 {
-	if (blk->writeback)
-		complete_req(blk, req, VIRTIO_BLK_S_OK);
-	else
+	if (blk->s->write_through)
 		flush(blk, req);
+	else
+		complete_req(blk, req, VIRTIO_BLK_S_OK);
 }
 
 static void
@@ -501,7 +469,7 @@ complete_op(struct blk *blk, struct blk_req *req)
 		if (op->error != 0)
 			fail_flushes(blk, op->error);
 		complete_req(blk, req,
-		    *blk->flush_failed ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+		    blk->s->flush_failed ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
 	} else if (op->error != 0) {
 		log_failure(blk, req);
 		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
@@ -513,24 +481,6 @@ complete_op(struct blk *blk, struct blk_req *req)
 	} else {
 		complete_req(blk, req, VIRTIO_BLK_S_OK);
 	}
-}
-
-void
-blk_kick(struct blk *blk)
-{
-	engine_kick(blk->engine);
-}
-
-bool
-blk_pending(const struct blk *blk)
-{
-	return engine_pending(blk->engine);
-}
-
-bool
-blk_starved(const struct blk *blk)
-{
-	return engine_starved(blk->engine);
 }
 
 struct blk_req *
@@ -572,28 +522,4 @@ unsigned
 blk_inflight(const struct blk *blk)
 {
 	return blk->inflight;
-}
-
-int
-blk_fd(const struct blk *blk)
-{
-	return engine_fd(blk->engine);
-}
-
-const struct disk *
-blk_disk(const struct blk *blk)
-{
-	return &blk->disk;
-}
-
-bool
-blk_retain(struct blk *blk, int fd)
-{
-	return engine_retain(blk->engine, fd);
-}
-
-void
-blk_close(struct blk *blk)
-{
-	engine_close(blk->engine);
 }

@@ -5,13 +5,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include <linux/virtio_blk.h>
 
+#include "disk.h"
 #include "engine.h"
-
-struct xentoollog_logger;
-struct disk;
 
 #define BLK_REQS   256 /* in flight */
 #define BLK_IOVECS 256 /* of one request */
@@ -38,6 +37,36 @@ struct blk_req {
 	struct iovec iov[BLK_IOVECS];
 };
 
+/* What outlives this process, a part of the device's state. */
+struct blk_state {
+	uint16_t write_through; /* 1: no write-back cache (5.2.6.2) */
+	uint16_t flush_failed;	/* 1: and so will all further ones */
+};
+
+struct blk {
+	struct disk disk;
+	struct engine *engine; /* to kick for what was submitted, to poll */
+	struct blk_stats {     /* since blk_open() */
+		unsigned long long requests; /* completed, with any status */
+		unsigned long long errors;   /* ... not VIRTIO_BLK_S_OK */
+		unsigned long long flushes;  /* requested */
+		unsigned long long read;     /* bytes */
+		unsigned long long written;  /* bytes */
+	} stats;
+
+	/* The rest is blk.c's. */
+	struct blk_state *s;  /* the caller's, see blk_adopt() */
+	struct blk_state own; /* ... until then */
+	char serial[VIRTIO_BLK_ID_BYTES];
+	unsigned inflight;		/* submitted and not reaped */
+	unsigned errors;		/* I/O errors since the last message */
+	time_t logged;			/* second of the last message */
+	struct engine_ops done;		/* completed, not reaped yet */
+	struct blk_req *free[BLK_REQS]; /* a stack, for warm caches */
+	unsigned nfree;
+	struct blk_req req[BLK_REQS];
+};
+
 /*
  * Open 'path', which must stay, with 'flags' (DISK_*), and set up asynchronous
  * I/O.  'serial' answers VIRTIO_BLK_T_GET_ID: at most VIRTIO_BLK_ID_BYTES
@@ -57,46 +86,26 @@ uint64_t blk_features(const struct blk *blk);
  */
 void blk_resize(struct blk *blk);
 
-/* Statistics since blk_open(). */
-struct blk_stats {
-	unsigned long long requests; /* completed, with any status */
-	unsigned long long errors;   /* ... other than VIRTIO_BLK_S_OK */
-	unsigned long long flushes;  /* requested */
-	unsigned long long read;     /* bytes */
-	unsigned long long written;  /* bytes */
-};
-const struct blk_stats *blk_stats(const struct blk *blk);
-
-/*
- * Whether writes complete before they are on stable storage (5.2.6.2).
- * blk_sync() flushes those that have completed, and waits.
- */
-void blk_set_writeback(struct blk *blk, bool writeback);
+/* Flush the writes that have completed, and wait. */
 void blk_sync(struct blk *blk);
 
 /*
- * Where it is kept that a flush has failed: *failed, which outlives this
- * process, is 0 before and 1 from then on.  Linux reports a writeback error
- * only once, so no later flush succeeds, nor a write in write-through mode.
+ * Use *s from now on, the state of a predecessor, or zeros.  The caller sets
+ * 'write_through', and we 'flush_failed': Linux reports a writeback error only
+ * once, so no later flush succeeds, nor a write in write-through mode, until
+ * the disk is ejected, after which comes another one.
  */
-void blk_keep(struct blk *blk, uint16_t *failed);
+void blk_adopt(struct blk *blk, struct blk_state *s);
 
 /* Get a request to fill in, or NULL; put one reaped, or not submitted. */
 struct blk_req *blk_get(struct blk *blk);
 void blk_put(struct blk *blk, struct blk_req *req);
 
 /*
- * Submit a request (5.2.6), to the kernel at the next blk_kick().  False: it
+ * Submit a request (5.2.6), to the kernel at the next engine_kick().  False: it
  * has no writable byte for a status, so it is still the caller's.
  */
 bool blk_submit(struct blk *blk, struct blk_req *req);
-void blk_kick(struct blk *blk);
-
-/* Whether blk_kick() has used up its budget and has more to submit. */
-bool blk_pending(const struct blk *blk);
-
-/* Whether the host is short of memory for I/O: kick again in a while. */
-bool blk_starved(const struct blk *blk);
 
 /* A completed request, its status byte written, or NULL.  Never blocks. */
 struct blk_req *blk_reap(struct blk *blk);
@@ -113,13 +122,3 @@ const struct blk_req *blk_next(
 
 /* Requests submitted and not reaped yet. */
 unsigned blk_inflight(const struct blk *blk);
-
-/* A descriptor that is readable (POLLIN) when blk_reap() should be called. */
-int blk_fd(const struct blk *blk);
-
-/* The disk. */
-const struct disk *blk_disk(const struct blk *blk);
-
-/* See engine_retain() and engine_close(), after which all is over. */
-bool blk_retain(struct blk *blk, int fd);
-void blk_close(struct blk *blk);

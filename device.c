@@ -20,14 +20,12 @@
 #include "virtqueue.h"
 
 /*
- * While blk_pending(), the driver is signalled for this many completed requests
- * or half of those in flight: an interrupt costs more than a small request.
+ * While engine_pending(), signal the driver for this many completed requests or
+ * half of those in flight: an interrupt costs more than a small request.
  */
 #define SIGNAL_BATCH 8
 
 struct device {
-	xentoollog_logger *log;
-	struct ioreq_server *io;
 	struct blk *blk;
 	struct virtio_mmio mmio;
 	struct virtqueue vq;
@@ -81,7 +79,7 @@ pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 	if (got != VIRTQUEUE_AGAIN || errno != ENOBUFS)
 		return got;
 	if (!dev->limit_logged)
-		log_msg(dev->log, XTL_WARN, -1,
+		log_msg(dev->mmio.log, XTL_WARN, -1,
 		    "a request needs more of the guest's memory than may be "
 		    "mapped at a time, and fails: see --map-limit in vdisk(8)");
 	dev->limit_logged = true;
@@ -134,7 +132,7 @@ process_avail(struct device *dev)
 	int got;
 
 	while ((got = submit_one(dev)) > 0)
-		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->io))
+		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->mmio.io))
 			break;
 	if (got == VIRTQUEUE_AGAIN)
 		dev->starved = true;
@@ -160,7 +158,7 @@ process_completions(struct device *dev)
 		n++;
 	}
 	dev->unsignalled += n;
-	if (blk_pending(dev->blk) &&
+	if (engine_pending(dev->blk->engine) &&
 	    dev->unsignalled < MIN(SIGNAL_BATCH, blk_inflight(dev->blk)))
 		return n;
 	dev->unsignalled = 0;
@@ -198,8 +196,9 @@ device_process_queue(struct device *dev, bool paused)
 		if (got != -1)
 			started = process_avail(dev);
 	}
-	blk_kick(dev->blk);
-	return process_completions(dev) + started > 0 || blk_pending(dev->blk);
+	engine_kick(dev->blk->engine);
+	return process_completions(dev) + started > 0 ||
+	       engine_pending(dev->blk->engine);
 }
 
 bool
@@ -223,7 +222,7 @@ device_enable_notify(struct device *dev)
 bool
 device_starved(const struct device *dev)
 {
-	return dev->starved || blk_starved(dev->blk);
+	return dev->starved || engine_starved(dev->blk->engine);
 }
 
 enum device_event
@@ -251,9 +250,9 @@ device_resize(struct device *dev)
 void
 device_log_stats(const struct device *dev)
 {
-	const struct blk_stats *b = blk_stats(dev->blk);
+	const struct blk_stats *b = &dev->blk->stats;
 
-	log_msg(dev->log, XTL_NOTICE, -1,
+	log_msg(dev->mmio.log, XTL_NOTICE, -1,
 	    "requests %llu, failed %llu, flushes %llu, bytes read %llu, "
 	    "written %llu, doorbells %llu, interrupts %llu, "
 	    "guest memory mapped %llu",
@@ -266,7 +265,7 @@ device_log_stats(const struct device *dev)
  * To resubmit is safe: the buffers of what is not completed are still ours, and
  * the disk may hold all, part or nothing of a write.  Another write to the same
  * place that did complete was in flight together with it: there is no order
- * between them.  And our predecessor's last I/O is over (blk_retain()).
+ * between them.  And our predecessor's last I/O is over (engine_retain()).
  */
 struct device *
 device_open(struct xentoollog_logger *log, struct ioreq_server *io,
@@ -276,8 +275,6 @@ device_open(struct xentoollog_logger *log, struct ioreq_server *io,
 
 	if (dev == NULL)
 		return log_error(log, errno, "out of memory");
-	dev->log = log;
-	dev->io = io;
 	dev->blk = blk;
 	dev->vq.guest = guest;
 	dev->mmio = (struct virtio_mmio){

@@ -4,7 +4,7 @@
 
 enum {
 	FD_EVENTS,  /* event channels, ioreq_fd() */
-	FD_URING,   /* io_uring, blk_fd() */
+	FD_URING,   /* io_uring, engine_fd() */
 	FD_SIGNALS, /* signalfd */
 	FD_POLLED,  /* number of those that are polled; the others: */
 	FD_DISK = FD_POLLED,

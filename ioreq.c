@@ -17,8 +17,8 @@
  *
  * The event channels are the lock: a port can be bound by one process only,
  * and is free again when ioreq_fd() is closed by the last one who has it.  The
- * kernel's direct I/O goes on after the end of a process; so whoever does I/O
- * has it kept open until that is over, too (blk_retain()).
+ * kernel's direct I/O goes on after the end of a process; so the ring that
+ * does it keeps it open until that is over, too (engine_retain()).
  */
 #include <errno.h>
 #include <stddef.h>

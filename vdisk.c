@@ -21,8 +21,6 @@
 
 #include "blk.h"
 #include "device.h"
-#include "disk.h"
-#include "fds.h"
 #include "guest.h"
 #include "ioreq.h"
 #include "log.h"
@@ -316,12 +314,12 @@ open_all(struct loop_config *v, const struct options *o)
 		return false;
 	v->io = ioreq_open(v->log, &o->server);
 	/* Event channels that are free mean that nothing is in flight. */
-	if (v->io == NULL || !blk_retain(v->blk, ioreq_fd(v->io)))
+	if (v->io == NULL || !engine_retain(v->blk->engine, ioreq_fd(v->io)))
 		return false;
 	v->fd[FD_EVENTS] = ioreq_fd(v->io);
-	v->fd[FD_URING] = blk_fd(v->blk);
-	v->fd[FD_DISK] = blk_disk(v->blk)->fd;
-	v->fd[FD_SYNC] = blk_disk(v->blk)->sync;
+	v->fd[FD_URING] = engine_fd(v->blk->engine);
+	v->fd[FD_DISK] = v->blk->disk.fd;
+	v->fd[FD_SYNC] = v->blk->disk.sync;
 	if (pidfile < 0)
 		return true;
 	/* Nobody else serves the disk now, so it is ours; it is never empty. */
@@ -380,6 +378,6 @@ main(int argc, char **argv)
 	    o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
 	status = open_all(&v, &o) ? serve_guest(&v, &o) : EXIT_FAILURE;
 	if (v.blk != NULL)
-		blk_close(v.blk);
+		engine_close(v.blk->engine);
 	return status;
 }

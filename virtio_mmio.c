@@ -55,8 +55,7 @@ struct device_state {
 	uint32_t guest_page_size; /* version 1: bytes */
 	uint32_t queue_align;	  /* ... of the used ring, in bytes */
 	uint32_t queue_pfn;	  /* ... the rings are here, in such pages */
-	uint16_t write_through;	  /* 1: no write-back cache (5.2.5) */
-	uint16_t flush_failed;	  /* 1: and so will all further ones */
+	struct blk_state blk;
 	struct virtqueue_state queue;
 };
 
@@ -119,7 +118,7 @@ reset(struct virtio_mmio *dev)
 	s->blk_size = le32toh(config.blk_size);
 	s->driver_features = s->driver_features_unknown = 0;
 	s->device_features_sel = s->driver_features_sel = s->queue_sel = 0;
-	s->interrupt_status = s->write_through = 0;
+	s->interrupt_status = s->blk.write_through = 0;
 	ioreq_interrupt(dev->io, 0);
 }
 
@@ -130,13 +129,6 @@ features_negotiated(const struct virtio_mmio *dev)
 	return dev->legacy
 		   ? dev->s->queue.ready
 		   : (dev->s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0;
-}
-
-static void
-set_write_through(struct virtio_mmio *dev, bool write_through)
-{
-	dev->s->write_through = write_through;
-	blk_set_writeback(dev->blk, !write_through);
 }
 
 /* Whether the features accepted by the driver are a valid subset (2.2.2). */
@@ -150,7 +142,8 @@ accept_features(struct virtio_mmio *dev)
 	    (!dev->legacy && (features & FEATURE(VIRTIO_F_VERSION_1)) == 0))
 		return false;
 	/* A driver without FLUSH cannot flush a cache (5.2.5.2). */
-	set_write_through(dev, (features & FEATURE(VIRTIO_BLK_F_FLUSH)) == 0);
+	dev->s->blk.write_through =
+	    (features & FEATURE(VIRTIO_BLK_F_FLUSH)) == 0;
 	return true;
 }
 
@@ -361,7 +354,7 @@ read_config(const struct virtio_mmio *dev, uint32_t offset, uint32_t size)
 	struct virtio_blk_config config = blk_config(dev->blk);
 	uint64_t value = 0;
 
-	config.wce = !dev->s->write_through;
+	config.wce = !dev->s->blk.write_through;
 	config.blk_size = htole32(dev->s->blk_size);
 	if (offset < sizeof(config))
 		memcpy(&value, (const char *)&config + offset,
@@ -385,9 +378,9 @@ write_config(
 		return true;
 	if (blk_inflight(dev->blk) > 0)
 		return false;
-	if (data == 0 && !dev->s->write_through)
+	if (data == 0 && !dev->s->blk.write_through)
 		blk_sync(dev->blk);
-	set_write_through(dev, data == 0);
+	dev->s->blk.write_through = data == 0;
 	return true;
 }
 
@@ -425,7 +418,8 @@ state_incompatible(const struct virtio_mmio *dev)
 	if ((s->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0 ||
 	    (s->driver_features & ~s->device_features &
 		-(uint64_t)features_negotiated(dev)) != 0 ||
-	    s->queue.ready > 1 || s->write_through > 1 || s->flush_failed > 1)
+	    s->queue.ready > 1 || s->blk.write_through > 1 ||
+	    s->blk.flush_failed > 1)
 		return "the state is corrupt";
 	if ((changed & FEATURE(VIRTIO_F_VERSION_1)) != 0)
 		return "--legacy differs";
@@ -441,15 +435,6 @@ state_incompatible(const struct virtio_mmio *dev)
 	if (s->capacity > le64toh(config.capacity))
 		return "the disk is smaller than it was";
 	return NULL;
-}
-
-/* That a flush has failed is of the disk: after an eject comes another one. */
-static void
-keep_flush_failed(struct virtio_mmio *dev)
-{
-	if (blk_config(dev->blk).capacity == 0)
-		dev->s->flush_failed = 0;
-	blk_keep(dev->blk, &dev->s->flush_failed);
 }
 
 /* The capacity is stored last: a successor rather signals twice than never. */
@@ -481,8 +466,7 @@ restore_state(struct virtio_mmio *dev)
 		    dev->log, -1, "cannot restore the device state: %s", why);
 	log_msg(dev->log, XTL_NOTICE, -1,
 	    "continuing from the state of a previous vdisk");
-	keep_flush_failed(dev);
-	blk_set_writeback(dev->blk, !s->write_through);
+	blk_adopt(dev->blk, &s->blk);
 	/* It may have been killed before it signalled a fault or a resize. */
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
 	    (s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
@@ -501,7 +485,7 @@ virtio_mmio_open(struct virtio_mmio *dev)
 	/* A device after reset has no state worth restoring. */
 	if (adopted && (dev->s->status != 0 || dev->s->queue.ready))
 		return restore_state(dev);
-	keep_flush_failed(dev);
+	blk_adopt(dev->blk, &dev->s->blk);
 	reset(dev);
 	return true;
 }

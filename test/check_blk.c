@@ -312,12 +312,12 @@ submit(uint32_t type, uint64_t sector, size_t out_len, size_t in_len)
 static struct blk_req *
 reap(void)
 {
-	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
+	struct pollfd p = {.fd = engine_fd(blk->engine), .events = POLLIN};
 	struct blk_req *req;
 
 	while ((req = blk_reap(blk)) == NULL)
-		if (blk_pending(blk))
-			blk_kick(blk);
+		if (engine_pending(blk->engine))
+			engine_kick(blk->engine);
 		else
 			ck_assert_int_eq(poll(&p, 1, 5000), 1);
 	return req;
@@ -358,7 +358,7 @@ request(uint32_t type, uint64_t sector, size_t out_len, size_t in_len)
 	struct job *job = submit(type, sector, out_len, in_len);
 
 	ck_assert_uint_eq(blk_inflight(blk), 1);
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(reap(), job->req);
 	ck_assert_uint_eq(blk_inflight(blk), 0);
 	return dispose(job);
@@ -594,7 +594,7 @@ START_TEST(what_is_done_is_counted)
 	const struct blk_stats *s;
 
 	open_disk(MAX_LEN, false);
-	s = blk_stats(blk);
+	s = &blk->stats;
 	expect_read(1, 3 * SECTOR);
 	fake_uring.limit = 100;
 	expect_write(2, SECTOR);
@@ -800,7 +800,7 @@ START_TEST(empty_buffers_in_between_change_nothing)
 	req->readable = 5;
 	req->writable = 7;
 	ck_assert(blk_submit(blk, req));
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(reap(), req);
 	ck_assert_uint_eq(status, VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(req->written, SECTOR + 1);
@@ -855,7 +855,7 @@ START_TEST(a_request_with_half_a_header_fails)
 	struct job *job = build((uint8_t *)&hdr, _i, 1 + _i);
 
 	ck_assert(blk_submit(blk, job->req));
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(reap(), job->req);
 	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(fake_uring.others + fake_uring.reads, 0);
@@ -948,7 +948,7 @@ START_TEST(lengths_of_4_gib_are_added_not_cut_off)
 		req->readable = 1;
 		req->writable = n + 1;
 		ck_assert(blk_submit(blk, req));
-		blk_kick(blk);
+		engine_kick(blk->engine);
 		ck_assert_ptr_eq(reap(), req);
 		ck_assert_uint_eq(status, VIRTIO_BLK_S_IOERR);
 		ck_assert_uint_eq(req->written, 0);
@@ -970,7 +970,7 @@ START_TEST(lengths_whose_sum_is_a_sector_in_32_bits_are_not_a_sector)
 	req->readable = 1;
 	req->writable = 3;
 	ck_assert(blk_submit(blk, req));
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(reap(), req);
 	ck_assert_uint_eq(status, VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(fake_uring.submits, 0);
@@ -1102,7 +1102,7 @@ clear(uint32_t type, const struct range *range, unsigned n)
 {
 	struct job *job = submit_ranges(type, range, n);
 
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(reap(), job->req);
 	return dispose(job);
 }
@@ -1300,7 +1300,7 @@ END_TEST
 
 START_TEST(a_range_cleared_is_stable_when_writes_are)
 {
-	blk_set_writeback(blk, false);
+	blk->s->write_through = 1;
 	ck_assert_uint_eq(clear_one(ways[_i].type, 0, 8, ways[_i].flags), 0);
 	ck_assert_uint_eq(fake_uring.others, 2);
 	ck_assert_uint_eq(fake_uring.datasyncs, 1);
@@ -1573,7 +1573,7 @@ START_TEST(flushes_that_wait_for_one_that_fails_fail)
 	struct job *first = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0), *second;
 
 	fake_uring.hold = true;
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	second = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0);
 	fake_uring.hold = false;
 	fake_uring.error = EIO;
@@ -1593,12 +1593,12 @@ START_TEST(a_flush_is_not_done_by_an_fdatasync_that_began_before_it)
 	unsigned n = 0;
 
 	flush[0] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)->req;
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_uint_eq(fake_uring.datasyncs, 1);
 	submit(VIRTIO_BLK_T_OUT, 0, SECTOR, 0);
 	flush[1] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)->req;
 	flush[2] = submit(VIRTIO_BLK_T_FLUSH, 0, 0, 0)->req;
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_uint_eq(fake_uring.writes, !fake_uring.show_tmpfs);
 	while (blk_inflight(blk) > 0) {
 		req = reap();
@@ -1617,7 +1617,7 @@ START_TEST(writes_are_stable_when_the_driver_cannot_flush)
 
 	expect_write(0, SECTOR);
 	ck_assert_uint_eq(fake_uring.datasyncs, 0);
-	blk_set_writeback(blk, false);
+	blk->s->write_through = 1;
 	expect_write(1, SECTOR);
 	ck_assert_uint_eq(fake_uring.datasyncs, 1);
 	framing = &framings[5];
@@ -1631,7 +1631,7 @@ START_TEST(writes_are_stable_when_the_driver_cannot_flush)
 	/* It is not done when it is only written. */
 	job = submit(VIRTIO_BLK_T_OUT, 6, SECTOR, 0);
 	fake_uring.wait = true;
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	fake_uring.hold = true;
 	ck_assert_ptr_null(blk_reap(blk));
 	fake_uring.hold = fake_uring.wait = false;
@@ -1639,7 +1639,7 @@ START_TEST(writes_are_stable_when_the_driver_cannot_flush)
 	ck_assert_ptr_eq(reap(), job->req);
 	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(fake_uring.datasyncs, 4);
-	blk_set_writeback(blk, true);
+	blk->s->write_through = 0;
 	expect_write(7, SECTOR);
 	ck_assert_uint_eq(fake_uring.datasyncs, 4);
 }
@@ -1652,7 +1652,7 @@ START_TEST(of_writes_that_are_to_be_stable_none_is_if_one_is_not)
 {
 	struct job *job[3];
 
-	blk_set_writeback(blk, false);
+	blk->s->write_through = 1;
 	for (unsigned i = 0; i < 3; i++)
 		job[i] = submit(VIRTIO_BLK_T_OUT, 8 * i, SECTOR, 0);
 	fake_uring.wait = true;
@@ -1797,31 +1797,32 @@ START_TEST(memory_that_the_host_lacks_is_waited_for)
 	job = submit(VIRTIO_BLK_T_OUT, 8, 8 * SECTOR, 0);
 	for (unsigned i = 0; fake_uring.starve > 0; i++) {
 		ck_assert_uint_lt(i, 1000);
-		blk_kick(blk);
+		engine_kick(blk->engine);
 		ck_assert_ptr_null(blk_reap(blk));
 		/* It would not even let us sleep, and come too often. */
-		ck_assert(fake_uring.starve == 100 || !blk_pending(blk));
+		ck_assert(
+		    fake_uring.starve == 100 || !engine_pending(blk->engine));
 		/* But in a while. */
 		ck_assert(fake_uring.starve == 100 || fake_uring.starve == 0 ||
-			  blk_starved(blk));
+			  engine_starved(blk->engine));
 	}
 	ck_assert_uint_eq(lg.lines, 1);
 	ck_assert_ptr_nonnull(strstr(lg.last, "no memory"));
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(reap(), job->req);
 	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
-	ck_assert(!blk_starved(blk));
+	ck_assert(!engine_starved(blk->engine));
 	expect_on_disk(8 * SECTOR, out, 8 * SECTOR);
 	/* Not for ever, though; and the next time again. */
 	for (unsigned again = 0; again < 2; again++) {
 		fake_uring.fail = fake_uring.starve = 1000;
 		job = submit(VIRTIO_BLK_T_IN, 0, 0, 8 * SECTOR);
 		for (unsigned i = 0; i < 50; i++) {
-			blk_kick(blk);
+			engine_kick(blk->engine);
 			ck_assert_ptr_null(blk_reap(blk));
 		}
 		later += 31;
-		blk_kick(blk);
+		engine_kick(blk->engine);
 		ck_assert_ptr_eq(reap(), job->req);
 		ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_IOERR);
 		fake_uring.fail = fake_uring.starve = 0;
@@ -1985,12 +1986,12 @@ START_TEST(all_requests_can_be_in_flight_at_once)
 	ck_assert_uint_eq(fake_uring.submits, 0);
 	/* 8 at a time, so that accesses are not delayed. */
 	for (n = 8; n <= BLK_REQS / 4 * 3; n += 8) {
-		ck_assert(n == 8 || blk_pending(blk));
-		blk_kick(blk);
+		ck_assert(n == 8 || engine_pending(blk->engine));
+		engine_kick(blk->engine);
 		ck_assert_uint_eq(fake_uring.submits, n / 8);
 		ck_assert_uint_eq(fake_uring.reads, n);
 	}
-	ck_assert(!blk_pending(blk));
+	ck_assert(!engine_pending(blk->engine));
 	for (n = BLK_REQS; n > 0; n--) {
 		ck_assert_uint_eq(blk_inflight(blk), n);
 		req = reap();
@@ -2020,7 +2021,7 @@ START_TEST(requests_that_all_go_on_at_once_find_room)
 		job[i] = submit(VIRTIO_BLK_T_IN, i % SECTORS, 0, SECTOR);
 		job[i]->req->head = i;
 	}
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	for (unsigned n = 0; n < BLK_REQS; n++) {
 		unsigned i = reap()->head;
 
@@ -2036,20 +2037,20 @@ START_TEST(reaping_never_waits_and_the_descriptor_tells_when_to)
 	struct job *job;
 
 	ck_assert_ptr_null(blk_reap(blk));
-	ck_assert(!readable(blk_fd(blk)));
+	ck_assert(!readable(engine_fd(blk->engine)));
 	fake_uring.hold = true;
 	job = submit(VIRTIO_BLK_T_IN, 0, 0, SECTOR);
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	for (unsigned i = 0; i < 10; i++) {
 		ck_assert_ptr_null(blk_reap(blk));
-		ck_assert(!readable(blk_fd(blk)));
+		ck_assert(!readable(engine_fd(blk->engine)));
 		ck_assert_uint_eq(blk_inflight(blk), 1);
 	}
 	fake_uring.hold = false;
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(reap(), job->req);
 	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
-	ck_assert(!readable(blk_fd(blk)));
+	ck_assert(!readable(engine_fd(blk->engine)));
 }
 END_TEST
 
@@ -2061,12 +2062,12 @@ START_TEST(a_status_is_not_written_before_the_data)
 	fake_uring.hold = true;
 	job = submit(VIRTIO_BLK_T_IN, 0, 0, SECTOR);
 	last = &job->piece[job->nreadable + job->nwritable - 1];
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_null(blk_reap(blk));
 	ck_assert_uint_eq(
 	    ((uint8_t *)last->iov_base)[last->iov_len - 1], UNTOUCHED);
 	fake_uring.hold = false;
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(reap(), job->req);
 	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
 }
@@ -2111,7 +2112,7 @@ START_TEST(direct_writes_are_stable_when_the_driver_cannot_flush)
 {
 	expect_write(0, MAX_LEN);
 	ck_assert_uint_eq(fake_uring.datasyncs, 0);
-	blk_set_writeback(blk, false);
+	blk->s->write_through = 1;
 	fake_uring.limit = BLOCK;
 	expect_write(0, MAX_LEN);
 	ck_assert_uint_eq(fake_uring.datasyncs, 1);
@@ -2169,20 +2170,20 @@ START_TEST(parts_of_blocks_and_whole_ones_take_turns)
 	}
 	/* The part is refused, and has to wait for both. */
 	for (unsigned i = 0; i < 2; i++) {
-		blk_kick(blk);
+		engine_kick(blk->engine);
 		ck_assert_uint_eq(fake_uring.writes, 3);
 		ck_assert_uint_eq(fake_uring.directs, 2);
 		ck_assert_ptr_ne(reap(), job[1]->req);
 	}
 	ck_assert_uint_eq(fake_uring.writes, 3);
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_uint_eq(fake_uring.writes, 4);
 	/* And who comes now waits for it. */
 	job[3] = submit(VIRTIO_BLK_T_OUT, 8, BLOCK, 0);
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_uint_eq(fake_uring.writes, 4);
 	ck_assert_ptr_eq(reap(), job[1]->req);
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_uint_eq(fake_uring.directs, 3);
 	ck_assert_ptr_eq(reap(), job[3]->req);
 	for (unsigned i = 0; i < 4; i++)
@@ -2212,7 +2213,7 @@ START_TEST(parts_of_a_block_written_at_once_are_all_there)
 			job[n] = submit(VIRTIO_BLK_T_OUT, at, some * SECTOR, 0);
 			sector += some;
 		}
-		blk_kick(blk);
+		engine_kick(blk->engine);
 		for (unsigned i = 0; i < n; i++)
 			reap();
 		for (unsigned i = 0; i < n; i++)
@@ -2285,12 +2286,12 @@ START_TEST(requests_beyond_the_bounce_pool_wait_for_their_turn)
 		    VIRTIO_BLK_T_IN, n * (MIB / SECTOR), memory, sizes[n], 1);
 	fake_uring.file_end = 5 * MIB;
 	do
-		blk_kick(blk);
-	while (blk_pending(blk));
+		engine_kick(blk->engine);
+	while (engine_pending(blk->engine));
 	ck_assert_uint_eq(fake_uring.reads, 4);
 	ck_assert_uint_eq(fake_uring.out_of_file, 0);
 	/* Nothing goes on before the disk has done something. */
-	ck_assert(!blk_pending(blk));
+	ck_assert(!engine_pending(blk->engine));
 	for (n = 0; n < 6; n++) {
 		struct blk_req *req = reap();
 
@@ -2311,7 +2312,7 @@ START_TEST(requests_of_the_largest_size_are_done_piece_by_piece)
 	for (unsigned i = 0; i < REQUESTS; i++)
 		submit_large(
 		    VIRTIO_BLK_T_IN, 0, memory, sizeof(memory), SEGMENTS);
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	for (unsigned i = 0; i < REQUESTS; i++) {
 		req = reap();
 		ck_assert_uint_eq(*req->status, VIRTIO_BLK_S_OK);
@@ -2375,7 +2376,7 @@ START_TEST(requests_of_all_sizes_at_once_get_what_is_theirs)
 			n = submit_neighbours(
 			    back ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT,
 			    (uint8_t *)(back ? got : want), LEN, &seed);
-			blk_kick(blk);
+			engine_kick(blk->engine);
 			while (n-- > 0) {
 				struct blk_req *req = reap();
 
@@ -2405,7 +2406,7 @@ START_TEST(on_tmpfs_io_is_synchronous)
 {
 	struct job *job = submit(VIRTIO_BLK_T_OUT, 1, 3 * SECTOR, 0);
 
-	blk_kick(blk);
+	engine_kick(blk->engine);
 	ck_assert_ptr_eq(blk_reap(blk), job->req);
 	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
 	expect_on_disk(SECTOR, out, 3 * SECTOR);
@@ -2425,17 +2426,17 @@ START_TEST(on_tmpfs_a_kick_has_a_budget)
 
 	for (unsigned i = 0; i < JOBS; i++)
 		job[i] = submit(VIRTIO_BLK_T_IN, 0, 0, 16 * SECTOR);
-	ck_assert(blk_pending(blk));
+	ck_assert(engine_pending(blk->engine));
 	while (done < JOBS) {
-		ck_assert(blk_pending(blk));
-		blk_kick(blk);
+		ck_assert(engine_pending(blk->engine));
+		engine_kick(blk->engine);
 		for (some = 0; blk_reap(blk) != NULL; some++)
 			ck_assert_uint_eq(
 			    dispose(job[done + some]), VIRTIO_BLK_S_OK);
 		ck_assert_uint_eq(some, KICK_BUDGET / (16 * SECTOR));
 		done += some;
 	}
-	ck_assert(!blk_pending(blk));
+	ck_assert(!engine_pending(blk->engine));
 }
 END_TEST
 
@@ -2460,7 +2461,7 @@ START_TEST(long_transfers_on_tmpfs_are_split)
 		for (goes = 0; n > 0; goes++) {
 			struct blk_req *req;
 
-			blk_kick(blk);
+			engine_kick(blk->engine);
 			while ((req = blk_reap(blk)) != NULL) {
 				ck_assert_ptr_eq(
 				    req->status, &statuses[all - n--]);

@@ -101,7 +101,7 @@ step(void)
 {
 	struct pollfd fd[] = {
 	    {.fd = ioreq_fd(io), .events = POLLIN},
-	    {.fd = blk_fd(blk), .events = POLLIN},
+	    {.fd = engine_fd(blk->engine), .events = POLLIN},
 	};
 	struct access a;
 	bool hold = false, done;

@@ -487,7 +487,7 @@ END_TEST
 
 START_TEST(doorbells_without_end_do_not_keep_the_disk_from_finishing)
 {
-	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
+	struct pollfd p = {.fd = engine_fd(blk->engine), .events = POLLIN};
 	unsigned lookups;
 
 	fake_uring.wait = false;

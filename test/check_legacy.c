@@ -422,7 +422,7 @@ START_TEST(no_page_means_no_queue_and_waits_for_what_is_in_flight)
 	struct pollfd p;
 
 	start(0);
-	p = (struct pollfd){.fd = blk_fd(blk), .events = POLLIN};
+	p = (struct pollfd){.fd = engine_fd(blk->engine), .events = POLLIN};
 	fake_uring.hold = true;
 	offer(0, VIRTIO_BLK_T_IN, 1);
 	while (device_process_queue(dev, false) || device_enable_notify(dev))

@@ -620,7 +620,7 @@ replay_publish(const struct trace_event *e)
 	const struct trace_event *batch[TRACE_HEADS];
 	unsigned i, n = r.nreturns;
 	time_t begin = time(NULL);
-	struct pollfd fd = {.fd = blk_fd(r.blk), .events = POLLIN};
+	struct pollfd fd = {.fd = engine_fd(r.blk->engine), .events = POLLIN};
 	struct vring ring;
 
 	if (!running() || !rings(&ring))

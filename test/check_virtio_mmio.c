@@ -1464,7 +1464,7 @@ put_in_flight(unsigned n)
 static void
 drain(void)
 {
-	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
+	struct pollfd p = {.fd = engine_fd(blk->engine), .events = POLLIN};
 	unsigned n = 0;
 
 	fake_uring.hold = false;

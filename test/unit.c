@@ -87,7 +87,7 @@ place(uint32_t low, uint64_t gpa)
 void
 settle(void)
 {
-	struct pollfd p = {.fd = blk_fd(blk), .events = POLLIN};
+	struct pollfd p = {.fd = engine_fd(blk->engine), .events = POLLIN};
 
 	for (;;) {
 		unsigned n = 0;
