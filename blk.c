@@ -33,6 +33,9 @@
 #define PUNCH_HOLE (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO_RANGE (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
+/* In place of VIRTIO_BLK_S_*: an operation of the request's is in flight. */
+#define STARTED (-1)
+
 static uint64_t
 capacity(const struct blk *blk)
 {
@@ -201,10 +204,8 @@ iov_size(const struct iovec *iov, unsigned n)
 	return sum;
 }
 
-/*
- * VIRTIO_BLK_T_GET_ID: copy the serial to the guest, truncated to its buffer.
- */
-static void
+/* VIRTIO_BLK_T_GET_ID: the serial, truncated to the guest's buffer. */
+static int
 get_id(const struct blk *blk, struct engine_op *op)
 {
 	size_t some;
@@ -214,14 +215,19 @@ get_id(const struct blk *blk, struct engine_op *op)
 		memcpy(op->data[i].iov_base, blk->serial + op->done, some);
 		op->done += some;
 	}
+	return VIRTIO_BLK_S_OK;
 }
 
-/* Complete the request with 'status' (5.2.6). */
+
+
+/* Complete the request with 'status' (5.2.6), unless it is STARTED. */
 static void
-complete_req(struct blk *blk, struct blk_req *req, uint8_t status)
+complete_req(struct blk *blk, struct blk_req *req, int status)
 {
 	uint64_t filled = req->op.opcode == ENGINE_READ ? req->op.done : 0;
 
+	if (status == STARTED)
+		return;
 	*req->status = status;
 	blk->stats.requests++;
 	blk->stats.errors += status != VIRTIO_BLK_S_OK;
@@ -236,50 +242,40 @@ beyond_capacity(const struct blk *blk, uint64_t sector, uint64_t sectors)
 	return sectors > capacity(blk) || sector > capacity(blk) - sectors;
 }
 
-static void
-submit_rw(struct blk *blk, struct blk_req *req, uint64_t sector)
+static int
+start(struct blk *blk, struct engine_op *op)
 {
-	struct engine_op *op = &req->op;
-
-	if (op->remaining % SECTOR != 0 ||
-	    beyond_capacity(blk, sector, op->remaining / SECTOR) ||
-	    (op->opcode == ENGINE_WRITE && blk->disk.read_only)) {
-		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
-	} else if (op->remaining == 0) {
-		complete_req(blk, req, VIRTIO_BLK_S_OK);
-	} else {
-		op->offset = sector * SECTOR;
-		engine_start(blk->engine, op);
-	}
+	engine_start(blk->engine, op);
+	return STARTED;
 }
 
-static void
-flush(struct blk *blk, struct blk_req *req)
+static int
+submit_rw(struct blk *blk, struct engine_op *op, uint64_t sector)
 {
-	req->op.opcode = ENGINE_FLUSH;
+	if (op->remaining % SECTOR != 0 ||
+	    beyond_capacity(blk, sector, op->remaining / SECTOR) ||
+	    (op->opcode == ENGINE_WRITE && blk->disk.read_only))
+		return VIRTIO_BLK_S_IOERR;
+	op->offset = sector * SECTOR;
+	return op->remaining == 0 ? VIRTIO_BLK_S_OK : start(blk, op);
+}
+
+static int
+flush(struct blk *blk, struct engine_op *op)
+{
+	op->opcode = ENGINE_FLUSH;
 	/* Some file systems cannot flush what is never written. */
 	if (blk->disk.read_only)
-		complete_req(blk, req, VIRTIO_BLK_S_OK);
-	else if (blk->s->flush_failed)
-		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
-	else
-		engine_start(blk->engine, &req->op);
+		return VIRTIO_BLK_S_OK;
+	return blk->s->flush_failed ? VIRTIO_BLK_S_IOERR : start(blk, op);
 }
 
 /*
- * In write-through mode a write takes a flush, merged with others', and not
- * RWF_DSYNC, where one write would get the error of another.
+ * Start on the next range.  After the last one, or a write that has none, comes
+ * in write-through mode a flush, merged with others', and not RWF_DSYNC, where
+ * one write would get the error of another.
  */
-static void
-finish_write(struct blk *blk, struct blk_req *req)
-{
-	if (blk->s->write_through)
-		flush(blk, req);
-	else
-		complete_req(blk, req, VIRTIO_BLK_S_OK);
-}
-
-static void
+static int
 next_range(struct blk *blk, struct blk_req *req)
 {
 	bool discard = req->type == VIRTIO_BLK_T_DISCARD;
@@ -296,19 +292,17 @@ next_range(struct blk *blk, struct blk_req *req)
 			       : ZERO_RANGE;
 		op->offset = le64toh(r->sector) * SECTOR;
 		op->remaining = (uint64_t)le32toh(r->num_sectors) * SECTOR;
-		if (op->remaining > 0) {
-			engine_start(blk->engine, op);
-			return;
-		}
+		if (op->remaining > 0)
+			return start(blk, op);
 	}
-	finish_write(blk, req);
+	return blk->s->write_through ? flush(blk, op) : VIRTIO_BLK_S_OK;
 }
 
 /*
  * Write zeroes to the first part of the range, from the request's iovecs, which
  * are not needed any more; the rest becomes the next range.
  */
-static void
+static int
 write_zeros(struct blk *blk, struct blk_req *req)
 {
 	static char zeros[4096]; /* never written; const would fill the file */
@@ -328,26 +322,22 @@ write_zeros(struct blk *blk, struct blk_req *req)
 	r->sector = htole64((op->offset + op->remaining) / SECTOR);
 	r->num_sectors = htole32(remaining / SECTOR);
 	req->ranges++;
-	engine_start(blk->engine, op);
+	return start(blk, op);
 }
 
 /* Discard or zero the ranges in the data, if all of them are valid. */
-static void
+static int
 handle_discard_zeroes(struct blk *blk, struct blk_req *req)
 {
 	bool discard = req->type == VIRTIO_BLK_T_DISCARD;
-	uint64_t bytes = iov_size(req->iov, req->readable);
-	uint8_t status = VIRTIO_BLK_S_OK;
+	uint64_t bytes = req->op.remaining;
 
 	if (discard ? !can_discard(blk) : blk->disk.read_only)
-		status = VIRTIO_BLK_S_UNSUPP;
-	else if (bytes % sizeof(req->range[0]) != 0 ||
-		 bytes > sizeof(req->range))
-		status = VIRTIO_BLK_S_IOERR;
-	else
-		iov_pull(req->iov, req->readable, req->range, bytes);
-	req->ranges =
-	    status == VIRTIO_BLK_S_OK ? bytes / sizeof(req->range[0]) : 0;
+		return VIRTIO_BLK_S_UNSUPP;
+	if (bytes % sizeof(req->range[0]) != 0 || bytes > sizeof(req->range))
+		return VIRTIO_BLK_S_IOERR;
+	iov_pull(req->iov, req->readable, req->range, bytes);
+	req->ranges = bytes / sizeof(req->range[0]);
 	for (unsigned i = 0; i < req->ranges; i++) {
 		uint64_t sector = le64toh(req->range[i].sector);
 		uint32_t sectors = le32toh(req->range[i].num_sectors);
@@ -355,66 +345,69 @@ handle_discard_zeroes(struct blk *blk, struct blk_req *req)
 
 		if ((flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP) != 0 ||
 		    (discard && flags != 0))
-			status = VIRTIO_BLK_S_UNSUPP;
-		else if (sectors > (discard ? DISCARD_MAX : ZEROES_MAX) ||
-			 beyond_capacity(blk, sector, sectors))
-			status = VIRTIO_BLK_S_IOERR;
+			return VIRTIO_BLK_S_UNSUPP;
+		if (sectors > (discard ? DISCARD_MAX : ZEROES_MAX) ||
+		    beyond_capacity(blk, sector, sectors))
+			return VIRTIO_BLK_S_IOERR;
 	}
-	if (status == VIRTIO_BLK_S_OK)
-		next_range(blk, req);
-	else
-		complete_req(blk, req, status);
+	return next_range(blk, req);
+}
+
+/* Start what the request asks for, or return its status. */
+static int
+submit(struct blk *blk, struct blk_req *req)
+{
+	struct engine_op *op = &req->op;
+	struct virtio_blk_outhdr hdr;
+
+	if (!iov_pull(req->iov, req->readable, &hdr, sizeof(hdr)))
+		return VIRTIO_BLK_S_IOERR;
+	op->data = req->iov;
+	op->segments = req->readable;
+	op->remaining = iov_size(op->data, op->segments);
+	req->type = le32toh(hdr.type);
+	if (req->type == VIRTIO_BLK_T_OUT) {
+		op->opcode = ENGINE_WRITE;
+	} else if (req->type == VIRTIO_BLK_T_IN ||
+		   req->type == VIRTIO_BLK_T_GET_ID) {
+		op->data = req->iov + req->readable;
+		op->segments = req->writable;
+		op->remaining = req->data_in_len;
+	}
+	switch (req->type) {
+	case VIRTIO_BLK_T_IN:
+	case VIRTIO_BLK_T_OUT:
+		return submit_rw(blk, op, le64toh(hdr.sector));
+	case VIRTIO_BLK_T_FLUSH:
+		blk->stats.flushes++;
+		if (blk->disk.empty) /* what was written is not here */
+			return VIRTIO_BLK_S_IOERR;
+		return flush(blk, op);
+	case VIRTIO_BLK_T_DISCARD:
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		return handle_discard_zeroes(blk, req);
+	case VIRTIO_BLK_T_GET_ID:
+		return get_id(blk, op);
+	default:
+		return VIRTIO_BLK_S_UNSUPP;
+	}
 }
 
 bool
 blk_submit(struct blk *blk, struct blk_req *req)
 {
 	struct iovec *writable = req->iov + req->readable;
-	struct engine_op *op = &req->op;
-	struct virtio_blk_outhdr hdr;
 
+	req->op = (struct engine_op){.opcode = ENGINE_READ};
 	req->status = iov_pop_status(writable, &req->writable);
 	if (req->status == NULL)
 		return false;
 	req->data_in_len = iov_size(writable, req->writable);
-	req->op = (struct engine_op){.opcode = ENGINE_READ};
+	if (req->status_only) /* nothing is written from their start */
+		req->data_in_len = UINT64_MAX;
+	req->ranges = 0;
 	blk->inflight++;
-	if (!iov_pull(req->iov, req->readable, &hdr, sizeof(hdr))) {
-		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
-		return true;
-	}
-	req->type = le32toh(hdr.type);
-	op->data = writable;
-	op->segments = req->writable;
-	if (req->type == VIRTIO_BLK_T_OUT) {
-		op->opcode = ENGINE_WRITE;
-		op->data = req->iov;
-		op->segments = req->readable;
-	}
-	op->remaining = iov_size(op->data, op->segments);
-	switch (req->type) {
-	case VIRTIO_BLK_T_IN:
-	case VIRTIO_BLK_T_OUT:
-		submit_rw(blk, req, le64toh(hdr.sector));
-		break;
-	case VIRTIO_BLK_T_FLUSH:
-		blk->stats.flushes++;
-		if (blk->disk.empty) /* what was written is not here */
-			complete_req(blk, req, VIRTIO_BLK_S_IOERR);
-		else
-			flush(blk, req);
-		break;
-	case VIRTIO_BLK_T_DISCARD:
-	case VIRTIO_BLK_T_WRITE_ZEROES:
-		handle_discard_zeroes(blk, req);
-		break;
-	case VIRTIO_BLK_T_GET_ID:
-		get_id(blk, op);
-		complete_req(blk, req, VIRTIO_BLK_S_OK);
-		break;
-	default:
-		complete_req(blk, req, VIRTIO_BLK_S_UNSUPP);
-	}
+	complete_req(blk, req, submit(blk, req));
 	return true;
 }
 
@@ -440,73 +433,58 @@ log_failure(struct blk *blk, const struct blk_req *req)
 }
 
 /* The host does not support the fallocate(): use the next best way. */
-static void
+static int
 fall_back(struct blk *blk, struct blk_req *req)
 {
-	if (req->type == VIRTIO_BLK_T_DISCARD) {
-		complete_req(blk, req, VIRTIO_BLK_S_UNSUPP);
-	} else if (req->op.mode == PUNCH_HOLE) {
-		req->op.mode = ZERO_RANGE;
-		engine_start(blk->engine, &req->op);
-	} else {
-		write_zeros(blk, req);
-	}
+	if (req->type == VIRTIO_BLK_T_DISCARD)
+		return VIRTIO_BLK_S_UNSUPP;
+	if (req->op.mode != PUNCH_HOLE)
+		return write_zeros(blk, req);
+	req->op.mode = ZERO_RANGE;
+	return start(blk, &req->op);
 }
 
-/* Start the request's next operation, or complete it. */
-static void
+/* An operation is complete: start the next one, or return the status. */
+static int
 complete_op(struct blk *blk, struct blk_req *req)
 {
-	const struct engine_op *op = &req->op;
+	struct engine_op *op = &req->op;
 
 	*(op->opcode == ENGINE_READ ? &blk->stats.read : &blk->stats.written) +=
 	    op->done;
 	/* EINVAL: a block device needs whole blocks. */
 	if ((op->opcode == ENGINE_ALLOCATE || op->opcode == ENGINE_DISCARD) &&
-	    (op->error == EOPNOTSUPP || op->error == EINVAL)) {
-		fall_back(blk, req);
-	} else if (op->opcode == ENGINE_FLUSH) {
-		if (op->error != 0)
-			fail_flushes(blk, op->error);
-		complete_req(blk, req,
-		    blk->s->flush_failed ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
-	} else if (op->error != 0) {
+	    (op->error == EOPNOTSUPP || op->error == EINVAL))
+		return fall_back(blk, req);
+	if (op->opcode == ENGINE_FLUSH && op->error != 0)
+		fail_flushes(blk, op->error);
+	if (op->opcode == ENGINE_FLUSH)
+		return blk->s->flush_failed ? VIRTIO_BLK_S_IOERR
+					    : VIRTIO_BLK_S_OK;
+	if (op->error != 0) {
 		log_failure(blk, req);
-		complete_req(blk, req, VIRTIO_BLK_S_IOERR);
-	} else if (req->type == VIRTIO_BLK_T_DISCARD ||
-		   req->type == VIRTIO_BLK_T_WRITE_ZEROES) {
-		next_range(blk, req);
-	} else if (op->opcode == ENGINE_WRITE) {
-		finish_write(blk, req);
-	} else {
-		complete_req(blk, req, VIRTIO_BLK_S_OK);
+		return VIRTIO_BLK_S_IOERR;
 	}
+	return op->opcode == ENGINE_READ ? VIRTIO_BLK_S_OK
+					 : next_range(blk, req);
 }
 
 struct blk_req *
 blk_reap(struct blk *blk)
 {
 	struct engine_op *op;
+	struct blk_req *req;
 
 	while ((op = STAILQ_FIRST(&blk->done)) == NULL) {
 		op = engine_reap(blk->engine);
 		if (op == NULL)
 			return NULL;
-		complete_op(blk, (struct blk_req *)op);
+		req = (struct blk_req *)op;
+		complete_req(blk, req, complete_op(blk, req));
 	}
 	STAILQ_REMOVE_HEAD(&blk->done, link);
 	blk->inflight--;
 	return (struct blk_req *)op;
-}
-
-void
-blk_fail(struct blk *blk, struct blk_req *req)
-{
-	req->status = req->iov[0].iov_base;
-	req->data_in_len = 1; /* or more: nothing is written from its start */
-	req->op = (struct engine_op){.opcode = ENGINE_READ};
-	blk->inflight++;
-	complete_req(blk, req, VIRTIO_BLK_S_IOERR);
 }
 
 const struct blk_req *

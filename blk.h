@@ -25,6 +25,7 @@ struct blk_req {
 	uint16_t head;	     /* the caller's, identifies the request */
 	uint16_t readable;   /* in: number of iovecs the device may read */
 	uint16_t writable; /* in: number of iovecs it may write, after those */
+	bool status_only;  /* in: all but the status byte is left out: fail */
 	uint32_t written;  /* out: bytes written, counted from the first
 			      writable byte without a gap (virtio 2.7.8.2) */
 
@@ -109,9 +110,6 @@ bool blk_submit(struct blk *blk, struct blk_req *req);
 
 /* A completed request, its status byte written, or NULL.  Never blocks. */
 struct blk_req *blk_reap(struct blk *blk);
-
-/* Submit one to fail: its first iovec is the status byte, and all there is. */
-void blk_fail(struct blk *blk, struct blk_req *req);
 
 /*
  * The request in flight after 'req', or after NULL the first; NULL: no more.

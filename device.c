@@ -106,10 +106,7 @@ submit_one(struct device *dev)
 		req->head = chain.head;
 		req->readable = chain.readable;
 		req->writable = chain.writable;
-		if (chain.status_only && chain.writable > 0) {
-			blk_fail(dev->blk, req);
-			return 1;
-		}
+		req->status_only = chain.status_only;
 		if (blk_submit(dev->blk, req))
 			return 1;
 		virtio_mmio_fault(&dev->mmio, "request without a status byte");
