@@ -59,15 +59,12 @@ enum { CACHED, DIRECT, SYNC, RETAINED };
 
 struct engine {
 	struct io_uring uring;
-	xentoollog_logger *log;
-	int submit_error;   /* result of the last submission */
-	uint32_t dio_align; /* bytes; 0: no direct I/O */
+	const struct disk *disk;
+	int submit_error; /* result of the last submission */
 	char *buffers;
 	bool bounce_used[BOUNCE_POOL_SIZE / PAGE];
 	bool bounce;		  /* cached I/O needs the buffers, too */
 	unsigned busy[2];	  /* transfers in flight: buffered, direct */
-	int fd, sync;		  /* the disk */
-	bool on_tmpfs;		  /* ... and nowhere else */
 	int64_t budget;		  /* bytes left for this kick */
 	bool starved;		  /* no memory: wait for the next kick */
 	time_t starved_since;	  /* second; 0: it is not */
@@ -77,51 +74,49 @@ struct engine {
 	struct engine_ops flushing, flushes;
 };
 
+#define ALLOW(kind, what) /* all kinds are a union */                          \
+	.opcode = IORING_RESTRICTION_##kind, .sqe_op = (what)
+
 /*
  * Set up the ring with the disk as registered file and our registered buffers.
  * seccomp does not see operations of io_uring, so the ring is restricted to the
  * opcodes listed here, on registered files only.
  */
 static int
-open_ring(struct engine *engine, const struct disk *disk, unsigned max)
+open_ring(struct engine *engine, unsigned max)
 {
-	/* Registering, flags, and operations; the last five not if read-only. */
-	static const struct {
-		uint8_t kind, what;
-	} list[] = {
-	    {IORING_RESTRICTION_REGISTER_OP, IORING_REGISTER_FILES_UPDATE},
-	    {IORING_RESTRICTION_REGISTER_OP, IORING_UNREGISTER_FILES},
-	    {IORING_RESTRICTION_SQE_FLAGS_REQUIRED, IOSQE_FIXED_FILE},
-	    {IORING_RESTRICTION_SQE_OP, IORING_OP_READ},
-	    {IORING_RESTRICTION_SQE_OP, IORING_OP_READV},
-	    {IORING_RESTRICTION_SQE_OP, IORING_OP_READ_FIXED},
-	    {IORING_RESTRICTION_SQE_OP, IORING_OP_FSYNC},
-	    {IORING_RESTRICTION_SQE_OP, IORING_OP_WRITE},
-	    {IORING_RESTRICTION_SQE_OP, IORING_OP_WRITEV},
-	    {IORING_RESTRICTION_SQE_OP, IORING_OP_WRITE_FIXED},
-	    {IORING_RESTRICTION_SQE_OP, IORING_OP_FALLOCATE},
+	const struct disk *disk = engine->disk;
+	/* The last five not if read-only. */
+	static const struct io_uring_restriction allowed[] = {
+	    {ALLOW(REGISTER_OP, IORING_REGISTER_FILES_UPDATE)},
+	    {ALLOW(REGISTER_OP, IORING_UNREGISTER_FILES)},
+	    {ALLOW(SQE_FLAGS_REQUIRED, IOSQE_FIXED_FILE)},
+	    {ALLOW(SQE_OP, IORING_OP_READ)},
+	    {ALLOW(SQE_OP, IORING_OP_READV)},
+	    {ALLOW(SQE_OP, IORING_OP_READ_FIXED)},
+	    {ALLOW(SQE_OP, IORING_OP_FSYNC)},
+	    {ALLOW(SQE_OP, IORING_OP_WRITE)},
+	    {ALLOW(SQE_OP, IORING_OP_WRITEV)},
+	    {ALLOW(SQE_OP, IORING_OP_WRITE_FIXED)},
+	    {ALLOW(SQE_OP, IORING_OP_FALLOCATE)},
 	};
-	enum { ALL = sizeof(list) / sizeof(list[0]) };
-	struct io_uring_restriction allowed[ALL] = {0};
-	unsigned n = disk->read_only ? ALL - 5 : ALL;
-	struct iovec buffers = {NULL, BOUNCE_POOL_SIZE};
+	unsigned n =
+	    sizeof(allowed) / sizeof(allowed[0]) - (disk->read_only ? 5 : 0);
 	const int files[] = {disk->fd, disk->direct, disk->sync, -1};
 	struct io_uring *uring = &engine->uring;
 	int e;
 
-	for (unsigned i = 0; i < n; i++) {
-		allowed[i].opcode = list[i].kind;
-		allowed[i].sqe_op = list[i].what; /* a union */
+	if (disk->direct >= 0) {
+		engine->buffers = aligned_alloc(PAGE, BOUNCE_POOL_SIZE);
+		if (engine->buffers == NULL)
+			return -ENOMEM;
 	}
 	e = io_uring_queue_init(max, uring, IORING_SETUP_R_DISABLED);
 	if (e == 0)
 		e = io_uring_register_files(uring, files, RETAINED + 1);
-	if (e == 0 && disk->direct >= 0) {
-		engine->dio_align = disk->logical_block;
-		engine->buffers = aligned_alloc(PAGE, BOUNCE_POOL_SIZE);
-		buffers.iov_base = engine->buffers;
-		e = io_uring_register_buffers(uring, &buffers, 1);
-	}
+	if (e == 0 && disk->direct >= 0)
+		e = io_uring_register_buffers(uring,
+		    &(struct iovec){engine->buffers, BOUNCE_POOL_SIZE}, 1);
 	/* Debian 12's liburing does not export functions for these two. */
 	if (e == 0)
 		e = io_uring_register(
@@ -138,14 +133,12 @@ engine_open(const struct disk *disk, unsigned max)
 	struct engine *engine = calloc(1, sizeof(*engine));
 	int e = -ENOMEM;
 
-	if (engine != NULL)
-		e = open_ring(engine, disk, max);
+	if (engine != NULL) {
+		engine->disk = disk;
+		e = open_ring(engine, max);
+	}
 	if (e < 0)
 		return log_error(disk->log, -e, "cannot set up io_uring");
-	engine->log = disk->log;
-	engine->fd = disk->fd;
-	engine->sync = disk->sync;
-	engine->on_tmpfs = disk->on_tmpfs;
 	STAILQ_INIT(&engine->queued);
 	STAILQ_INIT(&engine->done);
 	STAILQ_INIT(&engine->flushing);
@@ -191,7 +184,8 @@ bounce_copy(const struct engine_op *op, size_t len)
 	const struct iovec *iov = op->data;
 	size_t some;
 
-	for (char *p = op->buffer; len > 0; p += some, len -= some, iov++) {
+	for (char *p = op->bounce.iov_base; len > 0;
+	     p += some, len -= some, iov++) {
 		some = MIN(len, iov->iov_len);
 		if (op->opcode == ENGINE_READ)
 			memcpy(iov->iov_base, p, some);
@@ -204,21 +198,21 @@ bounce_copy(const struct engine_op *op, size_t len)
 static bool
 admit(struct engine *engine, struct engine_op *op)
 {
-	uint32_t dio_align = engine->dio_align;
+	const struct disk *disk = engine->disk;
 
-	op->direct = dio_align != 0 && !op->force_buffered &&
-		     op->offset % dio_align == 0 &&
-		     op->remaining % dio_align == 0;
+	op->direct = disk->direct >= 0 && !op->force_buffered &&
+		     op->offset % disk->logical_block == 0 &&
+		     op->remaining % disk->logical_block == 0;
 	if (engine->busy[!op->direct] > 0 || engine->budget <= 0)
 		return false;
-	op->buffer = NULL;
+	op->bounce.iov_base = NULL;
 	if (op->direct || engine->bounce) {
-		op->len = MIN(op->remaining, BOUNCE_MAX);
-		op->buffer = bounce_get(engine, op->len);
-		if (op->buffer == NULL)
+		op->bounce.iov_len = MIN(op->remaining, BOUNCE_MAX);
+		op->bounce.iov_base = bounce_get(engine, op->bounce.iov_len);
+		if (op->bounce.iov_base == NULL)
 			return false;
 		if (op->opcode == ENGINE_WRITE)
-			bounce_copy(op, op->len);
+			bounce_copy(op, op->bounce.iov_len);
 	}
 	engine->busy[op->direct]++;
 	return true;
@@ -227,42 +221,40 @@ admit(struct engine *engine, struct engine_op *op)
 static void
 release(struct engine *engine, struct engine_op *op, int done)
 {
+	char *buffer = op->bounce.iov_base;
+
 	engine->busy[op->direct]--;
-	if (op->buffer == NULL)
+	if (buffer == NULL)
 		return;
 	if (op->opcode == ENGINE_READ && done > 0)
 		bounce_copy(op, done);
-	memset(&engine->bounce_used[(op->buffer - engine->buffers) / PAGE],
-	    false, howmany(op->len, PAGE));
-}
-
-static ssize_t
-pread_pwrite(int fd, const struct engine_op *op, unsigned segments)
-{
-	bool read = op->opcode == ENGINE_READ;
-	void *data = op->buffer != NULL ? op->buffer : op->data->iov_base;
-	size_t len = op->buffer != NULL ? op->len : op->data->iov_len;
-
-	if (segments == 1 || op->buffer != NULL) /* cheaper */
-		return read ? pread(fd, data, len, op->offset)
-			    : pwrite(fd, data, len, op->offset);
-	return read ? preadv(fd, op->data, segments, op->offset)
-		    : pwritev(fd, op->data, segments, op->offset);
+	memset(&engine->bounce_used[(buffer - engine->buffers) / PAGE], false,
+	    howmany(op->bounce.iov_len, PAGE));
 }
 
 /* Transfer what the budget allows, or the buffer holds.  Bytes or -errno. */
 static ssize_t
 transfer_sync(struct engine *engine, struct engine_op *op)
 {
+	const struct iovec *data =
+	    op->bounce.iov_base != NULL ? &op->bounce : op->data;
+	bool read = op->opcode == ENGINE_READ;
 	int64_t len = 0, excess;
 	unsigned segments = 0;
+	int fd = engine->disk->fd;
 	ssize_t n;
 
 	while (segments < op->segments && len < engine->budget)
 		len += op->data[segments++].iov_len;
 	excess = MAX(len - engine->budget, 0);
 	op->data[segments - 1].iov_len -= excess;
-	n = pread_pwrite(engine->fd, op, segments);
+	if (segments == 1 || data == &op->bounce) /* cheaper */
+		n = read
+			? pread(fd, data->iov_base, data->iov_len, op->offset)
+			: pwrite(fd, data->iov_base, data->iov_len, op->offset);
+	else
+		n = read ? preadv(fd, data, segments, op->offset)
+			 : pwritev(fd, data, segments, op->offset);
 	op->data[segments - 1].iov_len += excess;
 	engine->budget -= MAX(roundup(n, PAGE), PAGE);
 	return n < 0 ? -errno : n;
@@ -279,10 +271,10 @@ static int
 perform(struct engine *engine, const struct engine_op *op)
 {
 	uint64_t range[] = {op->offset, op->remaining};
-	int fd = engine->fd, e;
+	int fd = engine->disk->fd, e;
 
 	engine->budget = 0;
-	e = op->opcode == ENGINE_FLUSH ? fdatasync(engine->sync)
+	e = op->opcode == ENGINE_FLUSH ? fdatasync(engine->disk->sync)
 	    : op->opcode == ENGINE_DISCARD
 		? ioctl(fd, BLKDISCARD, range)
 		: fallocate(fd, op->mode, op->offset, op->remaining);
@@ -294,7 +286,8 @@ submit(struct engine *engine, struct engine_op *op)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&engine->uring);
 	bool read = op->opcode == ENGINE_READ;
-	int rw = read ? IORING_OP_READ : IORING_OP_WRITE;
+	const struct iovec *data =
+	    op->bounce.iov_base != NULL ? &op->bounce : op->data;
 
 	if (op->opcode == ENGINE_FLUSH)
 		io_uring_prep_fsync(sqe, SYNC, IORING_FSYNC_DATASYNC);
@@ -304,13 +297,10 @@ submit(struct engine *engine, struct engine_op *op)
 	else if (op->direct)
 		io_uring_prep_rw(
 		    read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe,
-		    DIRECT, op->buffer, op->len, op->offset);
-	else if (op->buffer != NULL)
-		io_uring_prep_rw(
-		    rw, sqe, CACHED, op->buffer, op->len, op->offset);
-	else if (op->segments == 1) /* cheaper */
-		io_uring_prep_rw(rw, sqe, CACHED, op->data->iov_base,
-		    op->data->iov_len, op->offset);
+		    DIRECT, data->iov_base, data->iov_len, op->offset);
+	else if (op->segments == 1 || data == &op->bounce) /* cheaper */
+		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
+		    CACHED, data->iov_base, data->iov_len, op->offset);
 	else
 		io_uring_prep_rw(read ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
 		    CACHED, op->data, op->segments, op->offset);
@@ -325,7 +315,7 @@ engine_start(struct engine *engine, struct engine_op *op)
 	op->error = 0;
 	op->retries = 0;
 	op->sync = op->opcode == ENGINE_DISCARD ||
-		   (engine->on_tmpfs && is_transfer(op));
+		   (engine->disk->on_tmpfs && is_transfer(op));
 	op->force_buffered = false;
 	if (op->opcode == ENGINE_FLUSH) {
 		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
@@ -339,10 +329,10 @@ engine_start(struct engine *engine, struct engine_op *op)
 static bool
 bounce(struct engine *engine, const struct engine_op *op)
 {
-	if (engine->buffers == NULL && !engine->on_tmpfs)
+	if (engine->buffers == NULL && !engine->disk->on_tmpfs)
 		engine->buffers = aligned_alloc(PAGE, BOUNCE_POOL_SIZE);
 	engine->bounce = engine->buffers != NULL;
-	return engine->bounce && op->buffer == NULL;
+	return engine->bounce && op->bounce.iov_base == NULL;
 }
 
 /* The host has no memory even for synchronous I/O: whether to wait. */
@@ -353,7 +343,7 @@ wait_for_memory(struct engine *engine)
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (engine->starved_since == 0) {
-		log_msg(engine->log, XTL_WARN, -1,
+		log_msg(engine->disk->log, XTL_WARN, -1,
 		    "no memory for I/O: trying again");
 		engine->starved_since = now.tv_sec;
 	}
@@ -382,9 +372,7 @@ is_passing(struct engine *engine, struct engine_op *op, int res)
 	return true;
 }
 
-/*
- * The operation has completed with 'res': queue the rest, retry, or return it.
- */
+/* An operation has completed with 'res': queue the rest, retry, or return. */
 static void
 complete(struct engine *engine, struct engine_op *op, int res)
 {
@@ -463,8 +451,8 @@ kick(struct engine *engine)
 	e = io_uring_submit(&engine->uring);
 	if (e < 0 && e != engine->submit_error && e != -EINTR && e != -EAGAIN &&
 	    e != -EBUSY)
-		log_msg(
-		    engine->log, XTL_CRITICAL, -e, "cannot submit to io_uring");
+		log_msg(engine->disk->log, XTL_CRITICAL, -e,
+		    "cannot submit to io_uring");
 	engine->submit_error = e;
 }
 
@@ -523,7 +511,8 @@ engine_retain(struct engine *engine, int fd)
 	int e =
 	    io_uring_register_files_update(&engine->uring, RETAINED, &fd, 1);
 
-	return e >= 0 || log_error(engine->log, -e, "cannot set up io_uring");
+	return e >= 0 ||
+	       log_error(engine->disk->log, -e, "cannot set up io_uring");
 }
 
 void

@@ -35,9 +35,8 @@ struct engine_op {
 	unsigned retries;
 	bool sync;	     /* without io_uring, which cannot do it */
 	bool force_buffered; /* buffered I/O, after EINVAL from O_DIRECT */
-	bool direct;	     /* submitted as O_DIRECT: */
-	char *buffer;	     /* by way of this memory; or NULL */
-	uint32_t len;	     /* ... bytes in it */
+	bool direct;	     /* submitted as O_DIRECT */
+	struct iovec bounce; /* by way of this memory; or NULL */
 };
 STAILQ_HEAD(engine_ops, engine_op);
 
