@@ -51,8 +51,7 @@ enter_empty_root(xentoollog_logger *log)
 static bool
 drop_privileges(xentoollog_logger *log, const struct passwd *user)
 {
-	struct __user_cap_header_struct header = {
-	    .version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_header_struct v3 = {_LINUX_CAPABILITY_VERSION_3, 0};
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
 	/* poll() fails with more than that. */
 	const struct rlimit max_fds = {FD_POLLED, FD_POLLED};
@@ -65,7 +64,7 @@ drop_privileges(xentoollog_logger *log, const struct passwd *user)
 		setresgid(user->pw_gid, user->pw_gid, user->pw_gid) < 0 ||
 		setresuid(user->pw_uid, user->pw_uid, user->pw_uid) < 0))
 		return log_error(log, errno, "cannot become another user");
-	if (syscall(SYS_capset, &header, none) < 0)
+	if (syscall(SYS_capset, &v3, none) < 0)
 		return log_error(log, errno, "cannot drop capabilities");
 	/* After setuid.  RLIMIT_CORE does not apply to a core_pattern pipe. */
 	if (setrlimit(RLIMIT_NOFILE, &max_fds) < 0 ||
@@ -93,7 +92,8 @@ load_filter(xentoollog_logger *log, const int *fd)
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int e = ctx == NULL ? -ENOMEM : 0;
 
-	/* Event channels: */
+	/* Signals and event channels: */
+	ALLOW(read, ARG_EQ(0, fd[FD_SIGNALS]));
 	ALLOW(read, ARG_EQ(0, fd[FD_EVENTS]));
 	ALLOW(write, ARG_EQ(0, fd[FD_EVENTS]));
 	ALLOW(ioctl, ARG_EQ(0, fd[FD_EVENTS]), ARG_EQ(1, IOCTL_EVTCHN_NOTIFY));
@@ -109,8 +109,6 @@ load_filter(xentoollog_logger *log, const int *fd)
 	ALLOW(pwritev, ARG_EQ(0, fd[FD_DISK]));
 	ALLOW(ioctl, ARG_EQ(0, fd[FD_DISK]), ARG_EQ(1, BLKDISCARD));
 	ALLOW(fallocate, ARG_EQ(0, fd[FD_DISK]));
-	/* The signalfd: */
-	ALLOW(read, ARG_EQ(0, fd[FD_SIGNALS]));
 	/* Interrupts, and whether the domain exists: */
 	ALLOW(ioctl, ARG_EQ(1, IOCTL_PRIVCMD_DM_OP));
 	/* Guest memory, with sleeps while Xen pages it in, and our heap: */
@@ -118,11 +116,10 @@ load_filter(xentoollog_logger *log, const int *fd)
 	ALLOW(mmap, ARG_CLEAR(2, PROT_EXEC));
 	ALLOW(munmap);
 	ALLOW(brk);
+	ALLOW(nanosleep); /* musl's */
 	ALLOW(clock_nanosleep);
-	/* Waiting; arm64 has no poll: */
-#ifdef SYS_poll
+	/* Waiting; for arm64, which has no poll, that is ignored: */
 	ALLOW(poll);
-#endif
 	ALLOW(ppoll);
 	ALLOW(restart_syscall);
 	ALLOW(sched_yield);
@@ -132,8 +129,6 @@ load_filter(xentoollog_logger *log, const int *fd)
 	ALLOW(write, ARG_EQ(0, STDERR_FILENO));
 	ALLOW(clock_gettime);
 	ALLOW(exit_group);
-	/* What musl does to wait for Xen: */
-	ALLOW(nanosleep);
 	if (e == 0)
 		e = seccomp_load(ctx);
 	seccomp_release(ctx);
