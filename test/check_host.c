@@ -62,13 +62,9 @@ static struct driver drv;
 static void
 setup(void)
 {
-	int fd = memfd_create("host", MFD_CLOEXEC);
+	int fd = nameless_file(NULL, 4096, host_path);
 
-	file = memfd_create("disk", MFD_CLOEXEC);
-	ck_assert_int_eq(ftruncate(file, DISK), 0);
-	ck_assert_int_eq(ftruncate(fd, 4096), 0);
-	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
-	snprintf(host_path, sizeof(host_path), "/proc/%d/fd/%d", getpid(), fd);
+	file = nameless_file(NULL, DISK, disk);
 	host = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	ck_assert_ptr_ne((void *)host, MAP_FAILED);
 	fake_xen_start(7, 2, RAM, 0);

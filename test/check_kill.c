@@ -169,16 +169,10 @@ put_on_device(void)
 static void
 setup_as(bool legacy)
 {
-	char name[64];
+	/* Of which the second may be in memory, too. */
+	const char *directory = direct ? "/var/tmp" : "/tmp";
 
-	/* Of which the first may be in memory, too. */
-	snprintf(name, sizeof(name), "%s/vdisk-kill-XXXXXX",
-	    direct ? "/var/tmp" : "/tmp");
-	file = memory ? memfd_create(name, MFD_CLOEXEC)
-		      : mkostemp(name, O_CLOEXEC);
-	ck_assert_int_ne(file, -1);
-	unlink(name);
-	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
+	file = nameless_file(memory ? NULL : directory, 0, disk);
 	if (direct)
 		put_on_device();
 	fake_xen_start(DOMID, 2, RAM, 0);

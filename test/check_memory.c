@@ -39,13 +39,7 @@ static struct driver drv;
 static void
 setup(void)
 {
-	char name[] = "/tmp/vdisk-check-XXXXXX";
-
-	file = mkostemp(name, O_CLOEXEC);
-	ck_assert_int_ne(file, -1);
-	unlink(name);
-	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
-	ck_assert_int_eq(ftruncate(file, DISK), 0);
+	file = nameless_file("/tmp", DISK, disk);
 	fake_xen_start(DOMID, 2, RAM, 0);
 	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
 	drv.indirect = true;

@@ -71,13 +71,7 @@ static struct driver drv;
 static void
 setup(void)
 {
-	char name[] = "/tmp/vdisk-check-XXXXXX";
-
-	file = mkostemp(name, O_CLOEXEC);
-	ck_assert_int_ne(file, -1);
-	unlink(name);
-	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), file);
-	ck_assert_int_eq(ftruncate(file, DISK), 0);
+	file = nameless_file("/tmp", DISK, disk);
 	fake_xen_start(DOMID, 2, RAM, 0);
 	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
 }
@@ -651,9 +645,8 @@ START_TEST(a_pid_file_is_one_line)
 {
 	char pidfile[64], line[32], text[32] = "";
 	const char *args[] = {"-p", pidfile, "7", BASE_ARG, IRQ, disk, NULL};
-	int fd = memfd_create("pid", MFD_CLOEXEC);
+	int fd = nameless_file(NULL, 0, pidfile);
 
-	snprintf(pidfile, sizeof(pidfile), "/proc/%d/fd/%d", getpid(), fd);
 	ck_assert_int_eq(pwrite(fd, "1234567890\n\n", 12, 0), 12);
 	start(args, 0);
 	ck_assert_str_eq(output(), "ready\n");
@@ -1376,12 +1369,10 @@ END_TEST
 
 START_TEST(a_reset_is_answered_as_soon_as_nothing_is_in_flight)
 {
-	int memory = memfd_create("disk", MFD_CLOEXEC);
 	unsigned i, n, silences;
 
 	/* Flushes are never done at once, and here not slow either. */
-	ck_assert_int_eq(ftruncate(memory, DISK), 0);
-	snprintf(disk, sizeof(disk), "/proc/%d/fd/%d", getpid(), memory);
+	nameless_file(NULL, DISK, disk);
 	serve(0);
 	for (i = 0; i < 60; i++) {
 		guest();

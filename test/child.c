@@ -34,6 +34,26 @@ environment(const char *name, const char *otherwise)
 	return value != NULL ? value : otherwise;
 }
 
+int
+nameless_file(const char *directory, off_t size, char path[64])
+{
+	char name[64];
+	int fd;
+
+	if (directory == NULL) {
+		fd = memfd_create("file", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	} else {
+		snprintf(
+		    name, sizeof(name), "%s/vdisk-check-XXXXXX", directory);
+		fd = mkostemp(name, O_CLOEXEC);
+		unlink(name);
+	}
+	ck_assert_int_ne(fd, -1);
+	ck_assert_int_eq(ftruncate(fd, size), 0);
+	snprintf(path, 64, "/proc/%d/fd/%d", getpid(), fd);
+	return fd;
+}
+
 pid_t
 child_fork(void)
 {

@@ -32,6 +32,12 @@ extern volatile pid_t child;
 extern int child_out, child_err;
 
 /*
+ * A file of 'size' bytes without a name in 'directory', or with NULL in memory:
+ * its descriptor and, in 'path', where any process finds it while that is open.
+ */
+int nameless_file(const char *directory, off_t size, char path[64]);
+
+/*
  * fork(), for a process that is to become vdisk; or, with streams made for it,
  * the child, and then true in the new process.
  */

@@ -150,17 +150,11 @@ take_down(void)
 static void
 setup_as(bool killed)
 {
-	char name[] = "/var/tmp/vdisk-soak-XXXXXX";
-	int fd = memfd_create("host", MFD_CLOEXEC);
+	int fd = nameless_file(NULL, sizeof(*host), host_path);
 
 	mortal = killed;
-	file = mkostemp(name, O_CLOEXEC);
-	ck_assert_int_ne(file, -1);
-	unlink(name);
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), file);
+	file = nameless_file("/var/tmp", 0, path);
 	memcpy(disk, path, sizeof(disk));
-	ck_assert_int_eq(ftruncate(fd, sizeof(*host)), 0);
-	snprintf(host_path, sizeof(host_path), "/proc/%d/fd/%d", getpid(), fd);
 	host = mmap(
 	    NULL, sizeof(*host), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	ck_assert_ptr_ne((void *)host, MAP_FAILED);
