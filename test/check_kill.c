@@ -47,9 +47,11 @@ static char disk[64];
 static int file = -1;
 static struct driver drv;
 static struct load load;
-static uint64_t heap;	/* of the driver, before it had a queue */
-static bool memory;	/* the disk is nowhere else */
-static unsigned direct; /* direct I/O, by blocks of this; or 0 */
+static uint64_t heap;		   /* of the driver, before it had a queue */
+static uint64_t features = MODERN; /* that the driver wants */
+static uint16_t num = 64;	   /* its descriptors */
+static bool memory;		   /* the disk is nowhere else */
+static unsigned direct;		   /* direct I/O, by blocks of this; or 0 */
 static unsigned killed;
 static unsigned long start_us; /* how long it takes vdisk to start, about */
 
@@ -139,7 +141,7 @@ bring_up(void)
 {
 	drv.heap = heap;
 	memset(fake_xen_ram(heap), 0, FAKE_XEN_LOW + RAM - heap);
-	driver_start(&drv, MODERN, 64);
+	driver_start(&drv, features, num);
 }
 
 static void
@@ -222,6 +224,16 @@ static void
 setup_direct(void)
 {
 	direct = 512;
+	setup_as(false);
+}
+
+/* One request at a time, and flags to tell each other whether to notify. */
+static void
+setup_small(void)
+{
+	features &= ~(FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |
+		      FEATURE(VIRTIO_RING_F_EVENT_IDX));
+	num = 4;
 	setup_as(false);
 }
 
@@ -581,8 +593,11 @@ static const struct {
 static void
 wait_until_it_listens(void)
 {
+	bool event_idx = drv.features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
+
 	driver_patience(&drv);
-	while (*driver_avail_event(&drv) != drv.avail_idx)
+	while (event_idx ? *driver_avail_event(&drv) != drv.avail_idx
+			 : driver_used(&drv)->flags != 0)
 		driver_wait(&drv);
 }
 
@@ -837,6 +852,11 @@ main(void)
 		fprintf(stderr, "skipped: direct I/O: only root may lock as "
 				"much memory as is needed\n");
 	}
+
+	/* Those in which it matters what they tell each other. */
+	tc = add_case(s, "small", setup_small);
+	tcase_add_loop_test(tc, killed_after_any_store_it_loses_nothing, 0, 1);
+	tcase_add_loop_test(tc, killed_after_any_store_it_loses_nothing, 4, 7);
 
 	tc = add_case(s, "stores", setup);
 	tcase_add_loop_test(
