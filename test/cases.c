@@ -2,6 +2,8 @@
 /*
  * The cases of a test program, and their run.
  */
+#include <signal.h>
+
 #include "cases.h"
 
 TCase *
@@ -21,6 +23,9 @@ cases_run(Suite *s)
 	SRunner *runner = srunner_create(s);
 	int failed;
 
+	/* Of nohup, or a shell's background: vdisk would keep them ignored. */
+	signal(SIGHUP, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

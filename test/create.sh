@@ -26,9 +26,11 @@ END
 program xenstore-watch <<-'END'
 	exec cat 0<> "$fake/news"
 END
+# Nobody sees half of it.
 program xenstore-write <<-'END'
 	mkdir -p "$(dirname "$fake/xs/$1")"
-	printf %s "$2" > "$fake/xs/$1"
+	printf %s "$2" > "$fake/new.$$"
+	mv "$fake/new.$$" "$fake/xs/$1"
 END
 # What is not printable is escaped, unless it is wanted as it is.
 program xenstore-read <<-'END'
@@ -63,6 +65,7 @@ program xl <<-'END'
 		;;
 	'create '*)
 		printf '%s\n' "$*" > "$fake/create"
+		trap 'echo > "$fake/gone"' EXIT
 		for life in $(seq "$LIVES"); do
 			id=$((life + 4))
 			xenstore-write "/local/domain/$id/name" "$NAME"
@@ -101,12 +104,13 @@ check() {
 create() {
 	want=$1
 	shift
-	rm -rf "$fake/xs" "$fake/news" "$fake/started" "$fake/tries" "$fake/ended" "$fake/create"
+	rm -rf "$fake/xs" "$fake/news" "$fake/started" "$fake/tries" "$fake/ended" "$fake/gone" \
+	    "$fake/create"
 	mkfifo "$fake/news"
-	timeout 20 sh "$fake/bin/vdisk-create" "$@" > "$fake/said" 2>&1
+	timeout 200 sh "$fake/bin/vdisk-create" "$@" > "$fake/said" 2>&1
 	got=$?
 	tries=0
-	while [ -e "$fake/create" ] && [ ! -e "$fake/ended" ] && [ $((tries += 1)) -lt 500 ]; do
+	while [ -e "$fake/create" ] && [ ! -e "$fake/gone" ] && [ $((tries += 1)) -lt 10000 ]; do
 		sleep 0.01
 	done
 	cat "$fake/said" "$fake"/log/* 2>/dev/null
