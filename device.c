@@ -29,10 +29,11 @@ struct device {
 	struct blk *blk;
 	struct virtio_mmio mmio;
 	struct virtqueue vq;
-	bool notify_enabled;	/* driver notifies of new chains */
-	unsigned unsignalled;	/* completed, not signalled yet */
-	bool starved;		/* guest memory could not be mapped */
-	bool limit_logged;	/* ... and never can be, which was logged */
+	bool notify_enabled;  /* driver notifies of new chains */
+	unsigned unsignalled; /* completed, not signalled yet */
+	bool driver_awake;    /* completed last without an interrupt */
+	bool starved;	      /* guest memory could not be mapped */
+	bool limit_logged;    /* ... and never can be, which was logged */
 };
 
 bool
@@ -158,10 +159,12 @@ process_completions(struct device *dev)
 	if (engine_pending(dev->blk->engine) &&
 	    dev->unsignalled < MIN(SIGNAL_BATCH, blk_inflight(dev->blk)))
 		return n;
-	dev->unsignalled = 0;
 	if (!virtio_mmio_queue_active(&dev->mmio))
 		return n;
 	wanted = virtqueue_publish(&dev->vq);
+	if (dev->unsignalled > 0)
+		dev->driver_awake = wanted == 0;
+	dev->unsignalled = 0;
 	if (wanted == VIRTQUEUE_AGAIN) {
 		dev->starved = true;
 		if (!reclaim(dev) && device_idle(dev))
@@ -227,6 +230,8 @@ device_expected_event(const struct device *dev)
 {
 	if (!device_idle(dev))
 		return DEVICE_COMPLETION;
+	if (dev->driver_awake)
+		return DEVICE_MORE;
 	return virtio_mmio_irq_acked(&dev->mmio) ? DEVICE_AVAIL
 						 : DEVICE_IRQ_ACK;
 }

@@ -36,6 +36,7 @@ enum device_event {
 	DEVICE_IRQ_ACK,	   /* the driver acknowledges an interrupt */
 	DEVICE_COMPLETION, /* of the disk */
 	DEVICE_AVAIL,	   /* chains become available */
+	DEVICE_MORE,	   /* ... soon: the driver wanted no interrupt */
 };
 enum device_event device_expected_event(const struct device *dev);
 

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <sys/param.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -17,7 +16,6 @@
 
 #include "blk.h"
 #include "device.h"
-#include "fds.h"
 #include "guest.h"
 #include "ioreq.h"
 #include "log.h"
@@ -39,18 +37,31 @@
 #define INVALIDATE_BACKOFF_MS 5
 
 /*
- * Busy polling before we sleep: the default.  Where wake-ups are slow it is
- * longer, this many of them; and after the time of each we yield the processor.
+ * How to wait for the guest.  To spin answers soonest, unless the guest needs
+ * this processor; to nap lets it run, and costs no doorbell; last, to sleep.
+ * What fails so often in a row makes way for the next, and is probed again each
+ * time that so many events have come; spinning after twice as many, so often at
+ * most, each time that it fails.
+ */
+enum mode { SPIN, NAP, SLEEP };
+#define FAIL_MAX   4
+#define NAP_PROBE  64
+#define SPIN_PROBE 256
+#define BACKOFF	   2
+#define NAPS	   3 /* of half a wake-up, one, and two */
+
+/*
+ * We spin for so long, or where wake-ups are slow for so many of them, and
+ * yield the processor after so long.  All but the last two of what mostly takes
+ * more than so many is a nap.
  */
 #define POLL_US_DEFAULT	   50
 #define POLL_WAKEUP_FACTOR 16
+#define YIELD_US	   3
+#define NAP_FIRST_FACTOR   4
 
-/*
- * After this many polls in a row that found nothing we stop polling, and after
- * this many requests probe again, as KVM's halt polling does.
- */
-#define POLL_FAIL_MAX	    4
-#define POLL_PROBE_INTERVAL 256
+/* Even if we shall not poll, while the driver is adding requests. */
+#define HOLD_FACTOR 2
 
 /* Signals are checked at least this often while there is work. */
 #define EVENT_CHECK_MAX_MS 10
@@ -59,11 +70,23 @@
 #define MICROSECOND UINT64_C(1000)
 #define MILLISECOND UINT64_C(1000000)
 
+/* For one kind of event. */
+struct wait {
+	enum mode mode;
+	unsigned failures; /* in a row */
+	unsigned events;
+	unsigned backoff; /* of probing to spin */
+	uint64_t gap;	  /* that mostly passes until it comes */
+};
+
 struct loop {
 	struct loop_config on;
 	bool event; /* an event on ioreq_fd() is not acknowledged yet */
 	enum device_event next;
-	unsigned poll_failures[3]; /* in a row, by expected event */
+	struct wait wait[4]; /* by expected event */
+	unsigned naps;	     /* since the last work */
+	bool napped;	     /* just now, instead of spinning */
+	bool failed;	     /* we slept, or lost the processor until now */
 	uint64_t now;
 	uint64_t last_work;
 	uint64_t last_yield;	   /* of sched_yield() */
@@ -80,30 +103,31 @@ now(void)
 	return t.tv_sec * UINT64_C(1000000000) + t.tv_nsec;
 }
 
-/*
- * The fastest of some samples, since other processes may disturb some.
- */
-uint64_t
-loop_calibrate_poll(void)
+static void
+nap(uint64_t ns)
 {
-	enum { SAMPLES = 4 };
-	static const struct timespec moment = {.tv_nsec = 1};
-	uint64_t fastest = POLL_US_MAX * MICROSECOND / SAMPLES, begin, time;
+	nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+}
+
+/* The fastest of some samples, since other processes may disturb some. */
+void
+loop_calibrate(struct loop_config *config)
+{
+	uint64_t fastest = MILLISECOND, begin, time;
 
 	prctl(PR_SET_TIMERSLACK, 1); /* or Linux adds 50 us */
-	for (int sample = 0; sample < SAMPLES; sample++) {
+	for (int sample = 0; sample < 16; sample++) {
 		begin = now();
-		for (int i = 0; i < POLL_WAKEUP_FACTOR / SAMPLES; i++)
-			nanosleep(&moment, NULL);
+		nap(1);
 		time = now() - begin;
 		fastest = MIN(fastest, time);
 	}
-	return MAX(POLL_US_DEFAULT * MICROSECOND, SAMPLES * fastest);
+	config->wakeup_ns = fastest;
+	config->poll_ns = MIN(POLL_US_MAX * MICROSECOND,
+	    MAX(POLL_US_DEFAULT * MICROSECOND, POLL_WAKEUP_FACTOR * fastest));
 }
 
-/*
- * Handle one access.  False: retry it when nothing is in flight.
- */
+/* Handle one access.  False: retry it when nothing is in flight. */
 static bool
 handle_access(struct loop *l, struct access *a)
 {
@@ -118,39 +142,76 @@ handle_access(struct loop *l, struct access *a)
 	return true;
 }
 
-/*
- * Whether to poll instead of sleeping, after a round with 'progress' or
- * without.  A wake-up costs us, and the vCPU that is blocked, more than a short
- * poll, unless the event mostly comes later.  While we sleep, events seem to
- * come later than they do, by the cost of a wake-up: so we cannot tell that
- * polling would pay again, and probe from time to time.
- */
-static bool
-busy_poll(struct loop *l, bool progress)
+/* There was something to do: judge how we waited for it, and wait anew. */
+static void
+end_wait(struct loop *l)
 {
-	unsigned *failures = &l->poll_failures[l->next];
+	struct wait *w = &l->wait[l->next];
 	uint64_t gap;
+	enum mode probe;
 
-	/* The disk may need our processor. */
-	if (!progress &&
-	    (*failures >= POLL_FAIL_MAX || l->next == DEVICE_COMPLETION))
-		return false;
 	l->now = now();
-	gap = l->now - l->last_work;
-	if (progress) {
-		*failures = gap < l->on.poll_ns
-				? 0
-				: (*failures + 1) % POLL_PROBE_INTERVAL;
-		l->last_work = l->now;
-		l->next = device_expected_event(l->on.dev);
-	} else if (gap >= l->on.poll_ns) {
-		return false;
-	} else if (l->now - l->last_yield >=
-		   l->on.poll_ns / POLL_WAKEUP_FACTOR) {
-		sched_yield();
-		l->last_yield = l->now;
+	gap = MIN(l->now - l->last_work, l->on.poll_ns);
+	if (l->napped) /* it may have come early in the nap */
+		gap = MIN(gap, w->gap - l->on.wakeup_ns);
+	w->gap = gap < w->gap ? gap : w->gap + (gap - w->gap) / 8;
+	l->failed |= w->mode == NAP && l->naps == NAPS;
+	if (!l->failed && !l->napped) {
+		w->failures = 0;
+		w->backoff -= w->mode == SPIN && w->backoff > 0;
+	} else if (l->failed && l->on.poll_ns > 0 && w->mode < SLEEP &&
+		   ++w->failures == FAIL_MAX) {
+		w->failures = 0;
+		w->backoff += w->mode == SPIN && w->backoff < BACKOFF;
+		w->mode++;
 	}
-	return true;
+	probe = ++w->events % (SPIN_PROBE << w->backoff) == 0 ? SPIN
+		: w->events % NAP_PROBE == 0		      ? NAP
+							      : SLEEP;
+	if (probe < w->mode) {
+		w->mode = probe;
+		w->failures = FAIL_MAX - 1;
+	}
+	l->last_work = l->now;
+	l->failed = l->napped = false;
+	l->naps = 0;
+	l->next = device_expected_event(l->on.dev);
+}
+
+/* There is nothing to do: wait for a moment.  False: not without sleeping. */
+static bool
+busy_poll(struct loop *l)
+{
+	const struct wait *w = &l->wait[l->next];
+	uint64_t last = l->now, wakeup = l->on.wakeup_ns, limit;
+
+	limit = MAX(
+	    l->on.poll_ns, l->next == DEVICE_MORE ? HOLD_FACTOR * wakeup : 0);
+	l->now = now();
+	if (l->next == DEVICE_COMPLETION) {
+		/* The disk may need our processor. */
+	} else if (w->mode == SPIN && l->now - l->last_work < limit) {
+		/* If it has come now, the guest ran for want of ours. */
+		l->failed = l->now - last > wakeup / 2;
+		if (l->failed)
+			return true;
+		l->napped =
+		    l->naps++ == 0 && w->gap > NAP_FIRST_FACTOR * wakeup;
+		if (l->napped) {
+			nap(w->gap - 2 * wakeup);
+			l->now = now();
+		} else if (l->now - l->last_yield >= YIELD_US * MICROSECOND) {
+			l->last_yield = l->now;
+			sched_yield();
+			l->now = now();
+		}
+		return true;
+	} else if (w->mode == NAP && l->naps < NAPS) {
+		nap(wakeup / 2 << l->naps++);
+		return true;
+	}
+	l->failed = true;
+	return false;
 }
 
 bool
@@ -235,7 +296,10 @@ loop_run(const struct loop_config *config)
 		if (draining && device_idle(l.on.dev))
 			continue; /* drained: retry the access */
 
-		polling = busy_poll(&l, progress) && !device_starved(l.on.dev);
+		if (progress)
+			end_wait(&l);
+		polling =
+		    (progress || busy_poll(&l)) && !device_starved(l.on.dev);
 		if (polling && l.now - l.last_event_check <
 				   EVENT_CHECK_MAX_MS * MILLISECOND)
 			continue;

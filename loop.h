@@ -21,15 +21,17 @@ struct loop_config {
 	struct blk *blk;
 	struct device *dev;
 	int fd[FD_COUNT];
-	bool terminating; /* a signal has asked for our end already */
-	uint64_t poll_ns; /* busy polling before sleeping */
+	bool terminating;   /* a signal has asked for our end already */
+	uint64_t wakeup_ns; /* that a wake-up takes */
+	uint64_t poll_ns;   /* busy polling before sleeping */
 };
 
 /*
- * Calibrate the polling time on this machine, in nanoseconds.  Must be called
- * before sandbox_enter(), since it reduces the timer slack.
+ * Measure what a wake-up takes on this machine, and choose the polling time by
+ * that: both members of 'config'.  Must be called before sandbox_enter(), since
+ * it reduces the timer slack.
  */
-uint64_t loop_calibrate_poll(void);
+void loop_calibrate(struct loop_config *config);
 
 /*
  * Do what the signals that have come ask for: report (SIGUSR2), look at the

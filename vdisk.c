@@ -39,7 +39,7 @@ struct options {
 	const char *serial;
 	const char *pidfile; /* NULL: none */
 	unsigned flags;	     /* DISK_*: to open it */
-	int poll;	     /* microseconds; -1: calibrated */
+	unsigned poll;	     /* microseconds; if not given: calibrated */
 	uint64_t map_limit;
 	const struct passwd *user;
 	bool given[UCHAR_MAX + 1]; /* by the letters of parse_option() */
@@ -180,7 +180,6 @@ parse_arguments(int argc, char **argv)
 		.state_size = VIRTIO_MMIO_STATE_SIZE,
 		.state_version = VIRTIO_MMIO_STATE_VERSION},
 	    .serial = "",
-	    .poll = -1,
 	    .map_limit = GUEST_LIMIT_DEFAULT,
 	};
 	const char *why;
@@ -374,8 +373,9 @@ main(int argc, char **argv)
 		daemonize();
 	log_init(&log, o.given['v'] ? XTL_DEBUG : XTL_NOTICE);
 	v.log = &log.logger;
-	v.poll_ns =
-	    o.poll < 0 ? loop_calibrate_poll() : o.poll * UINT64_C(1000);
+	loop_calibrate(&v);
+	if (o.given['P'])
+		v.poll_ns = o.poll * UINT64_C(1000);
 	status = open_all(&v, &o) ? serve_guest(&v, &o) : EXIT_FAILURE;
 	if (v.blk != NULL)
 		engine_close(v.blk->engine);

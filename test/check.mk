@@ -25,6 +25,7 @@ check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/
 check_vdisk       := test/child test/fake_xen test/driver
 check_memory      := $(check_vdisk)
 check_kill        := test/child test/fake_xen test/driver test/load
+check_loop        := loop
 check_sandbox     := log sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
 check_legacy      := $(check_virtio_mmio)
@@ -38,6 +39,10 @@ check_guest_LDFLAGS := -Wl,--wrap=mmap
 # A slow disk: the test decides when blk.c gives its requests back.
 check_device_LDFLAGS := -Wl,--wrap=blk_reap,--wrap=blk_inflight
 check_trace_LDFLAGS := $(check_device_LDFLAGS),--wrap=ioreq_interrupt,--wrap=blk_features
+
+# A clock and sleeps of the test's own.
+check_loop_LDFLAGS := -Wl,--wrap=clock_gettime,--wrap=nanosleep \
+    -Wl,--wrap=sched_yield,--wrap=poll
 
 # What engine.c submits can be watched, held back, shortened or made to fail.
 check_hostile_LDFLAGS := -Wl,--wrap=io_uring_submit,--wrap=fstatfs

@@ -818,7 +818,7 @@ live(struct driver *d, struct load *load)
 		    d, UINT64_MAX & ~(1ULL << VIRTIO_F_ACCESS_PLATFORM), 64);
 		for (i = 0; i < 100; i++) {
 			load_any(load);
-			if (i % 3 != 0)
+			if (i % 3 != 0 || i % 7 == 0)
 				driver_kick(d);
 			if (i % 7 == 0)
 				load_some(load);

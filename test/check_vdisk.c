@@ -1102,56 +1102,6 @@ START_TEST(a_signal_ends_it_though_accesses_have_no_end)
 }
 END_TEST
 
-START_TEST(after_work_it_polls_as_long_as_configured_and_then_sleeps)
-{
-	static const char *const polls[] = {"--poll=0", "--poll=10000"};
-
-	serve_with(polls[_i]);
-	guest();
-	exercise(1);
-	ck_assert_int_eq(child_looks(&drv, 3000000), _i);
-	ck_assert_uint_lt(child_busy(300), 1000000);
-}
-END_TEST
-
-START_TEST(polling_that_keeps_failing_is_only_probed)
-{
-	unsigned looked = 0;
-
-	serve_with("--poll=4000");
-	for (unsigned n = 0; n < 4 + 252 + 4; n++) {
-		driver_read(&drv, VIRTIO_MMIO_STATUS);
-		looked += child_busy(6) > 1000000;
-	}
-	/* On a busy machine it may not get to poll for so long each time. */
-	ck_assert_uint_gt(looked, 4);
-	ck_assert_uint_le(looked, 8);
-}
-END_TEST
-
-/*
- * As long as its event channel is masked the kernel is not interrupted for it.
- */
-START_TEST(while_polling_no_event_is_requested)
-{
-	unsigned asked = UINT_MAX;
-
-	serve_with("--poll=10000");
-	guest();
-	exercise(1);
-	/* If this machine lets them come soon after one another. */
-	for (unsigned i = 0; i < 10 && asked >= 100; i++) {
-		asked = fake_xen_calls(XC_UNMASK);
-		for (unsigned n = 0; n < 200; n++) {
-			usleep(2000);
-			driver_read(&drv, VIRTIO_MMIO_STATUS);
-		}
-		asked = fake_xen_calls(XC_UNMASK) - asked;
-	}
-	ck_assert_uint_lt(asked, 100);
-}
-END_TEST
-
 START_TEST(a_signal_before_the_guest_ran_ends_it)
 {
 	serve(0);
@@ -1597,10 +1547,6 @@ main(void)
 	    tc, a_signal_ends_it_when_what_is_in_flight_is_finished, 0, 12);
 	tcase_add_test(tc, a_signal_ends_it_though_the_guest_goes_on);
 	tcase_add_test(tc, a_signal_ends_it_though_accesses_have_no_end);
-	tcase_add_loop_test(tc,
-	    after_work_it_polls_as_long_as_configured_and_then_sleeps, 0, 2);
-	tcase_add_test(tc, polling_that_keeps_failing_is_only_probed);
-	tcase_add_test(tc, while_polling_no_event_is_requested);
 	tcase_add_test(tc, a_signal_before_the_guest_ran_ends_it);
 	tcase_add_test(
 	    tc, a_signal_during_the_start_ends_it_and_it_is_never_ready);

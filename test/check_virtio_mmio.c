@@ -1099,10 +1099,12 @@ START_TEST(an_interrupt_is_raised_only_if_the_driver_wants_it)
 	ck_assert_uint_eq(drv.used->idx, 2);
 	ck_assert_uint_eq(io.raised, 0);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+	ck_assert_int_eq(device_expected_event(dev), DEVICE_MORE);
 	drv.avail->flags = 0;
 	offer(2, VIRTIO_BLK_T_IN, 2);
 	notify();
 	ck_assert_uint_eq(io.raised, 1);
+	ck_assert_int_eq(device_expected_event(dev), DEVICE_IRQ_ACK);
 }
 END_TEST
 

@@ -213,17 +213,3 @@ child_busy(unsigned ms)
 	return (after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec -
 	       before.tv_nsec;
 }
-
-bool
-child_looks(struct driver *drv, uint64_t ns)
-{
-	bool looks = false;
-
-	/* If this machine lets two accesses come soon after one another. */
-	for (unsigned i = 0; i < 30 && !looks; i++) {
-		for (unsigned n = 0; n < 10; n++)
-			driver_read(drv, VIRTIO_MMIO_STATUS);
-		looks = child_busy(30) > ns;
-	}
-	return looks;
-}

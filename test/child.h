@@ -11,8 +11,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-struct driver;
-
 /* Where its device is. */
 #define BASE	 0x2000000ULL
 #define BASE_ARG "0x2000000"
@@ -64,11 +62,6 @@ int finish(void);
  * Nanoseconds of processor time that it takes in so many milliseconds.
  */
 uint64_t child_busy(unsigned ms);
-
-/*
- * Whether it looks for more than 'ns' nanoseconds for more work, after some.
- */
-bool child_looks(struct driver *drv, uint64_t ns);
 
 /*
  * Everything on its stdout up to its end; the end of what is on its stderr now.

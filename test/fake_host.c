@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
-#include <time.h>
 
 #include <liburing.h>
 #include <linux/magic.h>
@@ -46,15 +45,6 @@ fstatfs(int fd, struct statfs *fs)
 	(void)fd;
 	*fs = (struct statfs){.f_type = EXT4_SUPER_MAGIC};
 	return 0;
-}
-
-int
-nanosleep(const struct timespec *t, struct timespec *rest)
-{
-	const struct timespec told = {.tv_nsec = host->sleep * 1000L};
-
-	(void)t;
-	return clock_nanosleep(CLOCK_MONOTONIC, 0, &told, rest) == 0 ? 0 : -1;
 }
 
 int

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A host that fails or is slow, for the unmodified program: a preloaded library
- * that interposes io_uring_submit(), nanosleep() and sched_yield(), controlled
- * by the test through shared memory.
+ * that interposes io_uring_submit() and sched_yield(), controlled by the test
+ * through shared memory.
  */
 #ifndef FAKE_HOST_H
 #define FAKE_HOST_H
@@ -20,7 +20,6 @@ struct fake_host {
 	uint32_t error;	 /* ... with this errno */
 	uint32_t limit;	 /* bytes one operation transfers; 0: no limit */
 	uint32_t refuse; /* submissions that fail as a whole, with 'error' */
-	uint32_t sleep;	 /* microseconds that any sleep takes */
 
 	/* Of all that were submitted: */
 	uint32_t reads, writes, fsyncs, datasyncs;
