@@ -30,11 +30,15 @@
 /*
  * No requests are started for so long after an IOREQ_TYPE_INVALIDATE.  A
  * ballooning guest sends one for nearly every page; were the rings mapped again
- * in between, each would have to drain requests and unmap again.  During the
- * backoff there is nothing to drain or unmap.  And after so long memory that
+ * in between, each would have to drain requests and unmap again.  Where fewer
+ * than so many have come meanwhile, since each waits for the slowest of the
+ * guest's disks, the next time is twice as long, up to the maximum; it is the
+ * shortest again when there was none for a second.  And after that memory that
  * could not be mapped is tried again.
  */
-#define INVALIDATE_BACKOFF_MS 5
+#define INVALIDATE_BACKOFF_MS	  5
+#define INVALIDATE_BACKOFF_MAX_MS 160
+#define INVALIDATE_BATCH	  16
 
 /*
  * How to wait for the guest.  To spin answers soonest, unless the guest needs
@@ -91,7 +95,9 @@ struct loop {
 	uint64_t last_work;
 	uint64_t last_yield;	   /* of sched_yield() */
 	uint64_t last_event_check; /* of poll() */
+	uint64_t backoff; /* after an IOREQ_TYPE_INVALIDATE, and its end */
 	uint64_t backoff_end;
+	unsigned invalidates; /* since that */
 };
 
 static uint64_t
@@ -133,12 +139,24 @@ handle_access(struct loop *l, struct access *a)
 {
 	if (a->kind != ACCESS_INVALIDATE)
 		return device_access(l->on.dev, a);
+	if (guest_mapped(l->on.guest) == 0) { /* no request in flight has any */
+		l->invalidates++;
+		return true;
+	}
 	if (!device_idle(l->on.dev))
 		return false;
 	guest_unmap_all(l->on.guest);
 	/* The backoff is not extended, so that requests are not starved. */
-	if (l->now >= l->backoff_end)
-		l->backoff_end = l->now + INVALIDATE_BACKOFF_MS * MILLISECOND;
+	if (l->now < l->backoff_end)
+		return true;
+	if (l->now - l->backoff_end > 1000 * MILLISECOND)
+		l->backoff = 0;
+	else if (l->invalidates < INVALIDATE_BATCH)
+		l->backoff *= 2;
+	l->backoff = MIN(INVALIDATE_BACKOFF_MAX_MS * MILLISECOND,
+	    MAX(INVALIDATE_BACKOFF_MS * MILLISECOND, l->backoff));
+	l->backoff_end = l->now + l->backoff;
+	l->invalidates = 0;
 	return true;
 }
 

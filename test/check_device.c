@@ -109,6 +109,8 @@ step(void)
 	while (ioreq_next(io, &a)) {
 		if (a.kind != ACCESS_INVALIDATE)
 			done = device_access(dev, &a);
+		else if (guest_mapped(guest) == 0)
+			done = true;
 		else if ((done = device_idle(dev)))
 			guest_unmap_all(guest);
 		if (done)

@@ -624,6 +624,55 @@ START_TEST(for_the_disk_it_sleeps_at_once)
 }
 END_TEST
 
+/*
+ * Each page that the guest gives up makes all its disks wait for the slowest of
+ * them, unless they wait already.
+ */
+START_TEST(few_pages_in_a_backoff_make_it_longer)
+{
+	static const struct phase change[] = {
+	    {100, 100 * US, false}, {40, 25000 * US, false}, {0}};
+	static const unsigned ms[] = {10, 20, 40, 80, 160, 160};
+	const uint64_t *next = backoffs;
+
+	ballooning = true;
+	run(change, POLL);
+	while (*next <= 5400 * US)
+		next++;
+	ck_assert_ptr_ne(next, backoffs);
+	ck_assert(next + COUNT(ms) <= backoffs + n_backoffs);
+	for (unsigned i = 0; i < COUNT(ms); i++, next++) {
+		ck_assert_uint_ge(*next, ms[i] * 1000 * US);
+		ck_assert_uint_le(*next, (ms[i] + 5) * 1000 * US);
+	}
+}
+END_TEST
+
+START_TEST(a_guest_that_balloons_has_its_requests_served_every_5_ms)
+{
+	static const struct phase quick[] = {{900, 100 * US, false}, {0}};
+
+	ballooning = true;
+	run(quick, POLL);
+	ck_assert_uint_ge(n_backoffs, 15);
+	for (unsigned i = 0; i < n_backoffs; i++)
+		ck_assert_uint_le(backoffs[i], 5200 * US);
+}
+END_TEST
+
+START_TEST(a_page_now_and_then_costs_requests_5_ms)
+{
+	static const struct phase change[] = {
+	    {20, 25000 * US, false}, {5, 1200000 * US, false}, {0}};
+
+	ballooning = true;
+	run(change, POLL);
+	ck_assert_uint_ge(n_backoffs, 9);
+	for (unsigned i = n_backoffs - 4; i < n_backoffs; i++)
+		ck_assert_uint_le(backoffs[i], 5200 * US);
+}
+END_TEST
+
 static Suite *
 loop_suite(void)
 {
@@ -650,6 +699,10 @@ loop_suite(void)
 	tcase_add_test(tc, it_polls_no_longer_than_it_was_told);
 	tcase_add_loop_test(tc, it_does_not_poll_if_it_was_told_so, 0, 3);
 	tcase_add_test(tc, for_the_disk_it_sleeps_at_once);
+	tcase_add_test(tc, few_pages_in_a_backoff_make_it_longer);
+	tcase_add_test(
+	    tc, a_guest_that_balloons_has_its_requests_served_every_5_ms);
+	tcase_add_test(tc, a_page_now_and_then_costs_requests_5_ms);
 	return s;
 }
 
