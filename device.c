@@ -30,6 +30,8 @@ struct device {
 	struct virtio_mmio mmio;
 	struct virtqueue vq;
 	bool notify_enabled;  /* driver notifies of new chains */
+	bool used;	      /* by the driver, not processed since */
+	bool probed;	      /* looked for, and not used since */
 	unsigned unsignalled; /* completed, not signalled yet */
 	bool driver_awake;    /* completed last without an interrupt */
 	bool starved;	      /* guest memory could not be mapped */
@@ -39,7 +41,24 @@ struct device {
 bool
 device_access(struct device *dev, struct access *a)
 {
+	/* Who uses the queue writes registers from QueueNotify on. */
+	if (a->kind == ACCESS_WRITE)
+		dev->used |= a->offset >= VIRTIO_MMIO_QUEUE_NOTIFY;
+	else
+		dev->probed |= a->offset == VIRTIO_MMIO_MAGIC_VALUE;
+	dev->probed &= !dev->used;
 	return virtio_mmio_access(&dev->mmio, a);
+}
+
+/*
+ * If notifications are enabled, MagicValue may be read by another kernel that
+ * was booted by kexec: until it resets us, it may have other data at the rings.
+ */
+static bool
+queue_in_use(const struct device *dev)
+{
+	return virtio_mmio_queue_active(&dev->mmio) &&
+	       !(dev->probed && dev->notify_enabled);
 }
 
 /* Unmap guest memory that no request in flight uses. */
@@ -186,13 +205,13 @@ device_process_queue(struct device *dev, bool paused)
 	int got = 0;
 
 	dev->starved = false;
-	if (!paused && virtio_mmio_queue_active(&dev->mmio)) {
+	if (!paused && queue_in_use(dev)) {
 		/* Polling from now on, until device_enable_notify(). */
 		if (dev->notify_enabled)
 			got = virtqueue_set_notify(&dev->vq, false);
 		if (got == -1)
 			virtio_mmio_fault(&dev->mmio, dev->vq.fault);
-		dev->notify_enabled = got == VIRTQUEUE_AGAIN;
+		dev->notify_enabled = dev->used = got == VIRTQUEUE_AGAIN;
 		if (got != -1)
 			started = process_avail(dev);
 	}
@@ -207,10 +226,11 @@ device_enable_notify(struct device *dev)
 	int more;
 
 	/* What is starved is tried again soon. */
-	if (!virtio_mmio_queue_active(&dev->mmio) || dev->starved)
+	if (!queue_in_use(dev) || dev->starved)
 		return false;
 	dev->notify_enabled = true;
 	more = virtqueue_set_notify(&dev->vq, true);
+	dev->probed &= more == 0;
 	if (more == VIRTQUEUE_AGAIN)
 		dev->starved = true;
 	else if (more < 0)

@@ -271,12 +271,19 @@ wait_events(struct loop *l, int timeout)
 		fd[i] = (struct pollfd){.fd = l->on.fd[i], .events = POLLIN};
 	if (l->on.terminating)
 		fd[FD_SIGNALS].fd = -1;
-	n = poll(fd, FD_POLLED, timeout);
-	l->event = n > 0 && fd[FD_EVENTS].revents != 0;
-	if (n == 0 && timeout > 0 && !ioreq_domain_exists(l->on.io)) {
-		log_msg(l->on.log, XTL_NOTICE, -1, "the guest is gone");
-		return 0;
+	/* An idle guest's rings are left alone: it may be booting anew. */
+	while ((n = poll(fd, FD_POLLED, timeout)) == 0 && timeout > 0) {
+		if (!ioreq_domain_exists(l->on.io)) {
+			log_msg(l->on.log, XTL_NOTICE, -1, "the guest is gone");
+			return 0;
+		}
+		if (timeout != IDLE_TIMEOUT_MS)
+			break;
+		/* The host has use for its room, and its end is sooner. */
+		if (device_idle(l->on.dev))
+			guest_unmap_all(l->on.guest);
 	}
+	l->event = n > 0 && fd[FD_EVENTS].revents != 0;
 	if (n > 0 && fd[FD_SIGNALS].revents != 0)
 		l->on.terminating = loop_signals(&l->on);
 	l->now = l->last_event_check = now();

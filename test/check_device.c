@@ -571,6 +571,57 @@ START_TEST(after_a_reset_guest_memory_is_left_alone)
 }
 END_TEST
 
+/* Of a kernel that was replaced by another one, which has not come to it yet. */
+START_TEST(while_a_device_is_looked_for_its_rings_are_left_alone)
+{
+	static const unsigned probed[] = {VIRTIO_MMIO_MAGIC_VALUE,
+	    VIRTIO_MMIO_VERSION, VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_VENDOR_ID,
+	    VIRTIO_MMIO_STATUS};
+	uint64_t gpa, len;
+	uint8_t *rings;
+
+	start(_i, 64);
+	gpa = driver_pattern(&drv, 512, 12);
+	driver_request(&drv, VIRTIO_BLK_T_OUT, 1000, gpa, 512);
+	driver_kick(&drv);
+	driver_drain(&drv);
+	steps(5);
+	rings = fake_xen_ram(drv.desc);
+	len = drv.heap - drv.desc;
+	memset(rings, 0xee, len);
+	for (unsigned i = 0; i < sizeof(probed) / sizeof(probed[0]); i++) {
+		driver_read(&drv, probed[i]);
+		steps(5);
+	}
+	ck_assert(rings[0] == 0xee && memcmp(rings, rings + 1, len - 1) == 0);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 15);
+	ck_assert_uint_eq(logger.lines, 0);
+	driver_reset(&drv);
+	memset(rings, 0, len);
+	start(_i, 64);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
+}
+END_TEST
+
+START_TEST(a_doorbell_counts_though_another_vcpu_looks_for_the_device)
+{
+	uint64_t gpa;
+
+	start(_i, 64);
+	gpa = driver_pattern(&drv, 512, 12);
+	for (unsigned i = 0; i < 10; i++) {
+		steps(5);
+		driver_request(&drv, VIRTIO_BLK_T_OUT, i, gpa, 512);
+		driver_begin(&drv, 0, true, VIRTIO_MMIO_QUEUE_NOTIFY, 4, 0);
+		driver_begin(&drv, 1, false, VIRTIO_MMIO_MAGIC_VALUE, 4, 0);
+		driver_end(&drv, 0);
+		driver_end(&drv, 1);
+		driver_drain(&drv);
+	}
+}
+END_TEST
+
 START_TEST(a_reset_device_works_again)
 {
 	uint64_t out;
@@ -1036,6 +1087,8 @@ main(void)
 	KIND(a_kick_is_answered_before_the_disk_is_done);
 	KIND(a_reset_waits_for_requests_in_flight);
 	KIND(after_a_reset_guest_memory_is_left_alone);
+	KIND(while_a_device_is_looked_for_its_rings_are_left_alone);
+	KIND(a_doorbell_counts_though_another_vcpu_looks_for_the_device);
 	KIND(a_reset_device_works_again);
 	KIND(disabling_the_queue_waits_for_requests_in_flight);
 	KIND(pages_given_back_are_unmapped_when_nothing_is_in_flight);

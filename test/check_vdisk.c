@@ -1343,6 +1343,55 @@ START_TEST(a_reset_is_answered_as_soon_as_nothing_is_in_flight)
 }
 END_TEST
 
+/* The guest may have become another one, by kexec, that has not come to us. */
+START_TEST(an_idle_guests_rings_are_left_alone)
+{
+	uint8_t *rings;
+	unsigned seconds;
+	uint64_t len;
+
+	serve(0);
+	guest();
+	exercise(1);
+	seconds = fake_xen_calls(XC_GET_IOREQ_SERVER_INFO);
+	driver_patience(&drv);
+	while (fake_xen_calls(XC_GET_IOREQ_SERVER_INFO) == seconds)
+		driver_wait(&drv);
+	rings = fake_xen_ram(drv.desc);
+	len = drv.heap - drv.desc;
+	memset(rings, 0xee, len);
+	driver_patience(&drv);
+	while (fake_xen_calls(XC_GET_IOREQ_SERVER_INFO) < seconds + 3)
+		driver_wait(&drv);
+	ck_assert(rings[0] == 0xee && memcmp(rings, rings + 1, len - 1) == 0);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 15);
+	driver_reset(&drv);
+	memset(rings, 0, len);
+	guest();
+	exercise(1);
+}
+END_TEST
+
+/* Its pages take room, and hold up Xen when the guest is destroyed. */
+START_TEST(nothing_of_an_idle_guest_stays_mapped)
+{
+	unsigned seconds;
+
+	serve(0);
+	guest();
+	exercise(1);
+	kill(child, SIGUSR2);
+	await_errors("guest memory mapped 2097152\n");
+	seconds = fake_xen_calls(XC_GET_IOREQ_SERVER_INFO);
+	driver_patience(&drv);
+	while (fake_xen_calls(XC_GET_IOREQ_SERVER_INFO) < seconds + 2)
+		driver_wait(&drv);
+	kill(child, SIGUSR2);
+	await_errors("guest memory mapped 0\n");
+	exercise(2);
+}
+END_TEST
+
 START_TEST(a_block_device_is_a_disk)
 {
 	const char *args[] = {"7", BASE_ARG, IRQ, loop_device(disk, 512), NULL};
@@ -1563,6 +1612,8 @@ main(void)
 	tcase_add_loop_test(
 	    tc, a_stdout_that_is_full_does_not_keep_it_from_the_guest, 0, 3);
 	tcase_add_test(tc, a_reset_is_answered_as_soon_as_nothing_is_in_flight);
+	tcase_add_test(tc, an_idle_guests_rings_are_left_alone);
+	tcase_add_test(tc, nothing_of_an_idle_guest_stays_mapped);
 	tcase_add_test(tc, a_block_device_is_a_disk);
 	tcase_add_test(
 	    tc, a_device_with_blocks_of_4096_bytes_says_so_and_gives_them_back);
