@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "blk.h"
+#include "grant.h"
 #include "log.h"
 
 /* Segments of a request: a chain of BLK_IOVECS less header and status. */
@@ -73,7 +74,7 @@ blk_config(const struct blk *blk)
 
 struct blk *
 blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
-    const char *serial)
+    const char *serial, struct grants *grants)
 {
 	struct blk *blk = calloc(1, sizeof(*blk));
 
@@ -87,7 +88,8 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
 		blk->free[blk->nfree] = &blk->req[blk->nfree];
 	if (!disk_open(&blk->disk, log, path, flags))
 		return NULL;
-	blk->engine = engine_open(&blk->disk, BLK_REQS);
+	blk->grants = grants;
+	blk->engine = engine_open(&blk->disk, BLK_REQS, grants);
 	return blk->engine != NULL ? blk : NULL;
 }
 
@@ -158,24 +160,8 @@ blk_get(struct blk *blk)
 void
 blk_put(struct blk *blk, struct blk_req *req)
 {
-	req->status = NULL;
+	req->op.status = NULL;
 	blk->free[blk->nfree++] = req;
-}
-
-/* Copy 'len' bytes off the front of the iovecs.  False if they are shorter. */
-static bool
-iov_pull(struct iovec *iov, unsigned n, void *to, size_t len)
-{
-	char *p = to;
-	size_t some;
-
-	for (; n > 0 && len > 0; iov++, n--, p += some, len -= some) {
-		some = MIN(len, iov->iov_len);
-		memcpy(p, iov->iov_base, some);
-		iov->iov_base = (char *)iov->iov_base + some;
-		iov->iov_len -= some;
-	}
-	return len == 0;
 }
 
 /* Take the last writable byte, the status, off the iovecs; NULL: none. */
@@ -206,19 +192,24 @@ iov_size(const struct iovec *iov, unsigned n)
 
 /* VIRTIO_BLK_T_GET_ID: the serial, truncated to the guest's buffer. */
 static int
-get_id(const struct blk *blk, struct engine_op *op)
+get_id(struct blk *blk, struct engine_op *op)
 {
-	size_t some;
+	size_t len = MIN(sizeof(blk->serial), op->remaining);
 
-	for (unsigned i = 0; i < op->segments; i++) {
-		some = MIN(sizeof(blk->serial) - op->done, op->data[i].iov_len);
-		memcpy(op->data[i].iov_base, blk->serial + op->done, some);
-		op->done += some;
-	}
+	if (!guest_copy(blk->grants, op->data, blk->serial, len, true, NULL))
+		return VIRTIO_BLK_S_IOERR;
+	op->done = len;
 	return VIRTIO_BLK_S_OK;
 }
 
+/* False: it is not granted.  Not inline: it needs a stack that is protected. */
+static __attribute__((noinline)) bool
+copy_status(struct blk *blk, struct blk_req *req, uint8_t status)
+{
+	const struct iovec iov = {req->op.status, 1};
 
+	return guest_copy(blk->grants, &iov, &status, 1, true, NULL);
+}
 
 /* Complete the request with 'status' (5.2.6), unless it is STARTED. */
 static void
@@ -228,11 +219,15 @@ complete_req(struct blk *blk, struct blk_req *req, int status)
 
 	if (status == STARTED)
 		return;
-	*req->status = status;
 	blk->stats.requests++;
 	blk->stats.errors += status != VIRTIO_BLK_S_OK;
 	/* The status byte, the last one, counts if all before were written. */
 	req->written = filled + (filled == req->data_in_len);
+	if (blk->grants == NULL)
+		*req->op.status = status;
+	else if ((!req->op.status_written || status != VIRTIO_BLK_S_OK) &&
+		 !copy_status(blk, req, status))
+		req->written = 0; /* nothing that the driver may believe */
 	STAILQ_INSERT_TAIL(&blk->done, &req->op, link);
 }
 
@@ -334,9 +329,10 @@ handle_discard_zeroes(struct blk *blk, struct blk_req *req)
 
 	if (discard ? !can_discard(blk) : blk->disk.read_only)
 		return VIRTIO_BLK_S_UNSUPP;
-	if (bytes % sizeof(req->range[0]) != 0 || bytes > sizeof(req->range))
+	if (bytes % sizeof(req->range[0]) != 0 || bytes > sizeof(req->range) ||
+	    !guest_copy(
+		blk->grants, req->op.data, req->range, bytes, false, NULL))
 		return VIRTIO_BLK_S_IOERR;
-	iov_pull(req->iov, req->readable, req->range, bytes);
 	req->ranges = bytes / sizeof(req->range[0]);
 	for (unsigned i = 0; i < req->ranges; i++) {
 		uint64_t sector = le64toh(req->range[i].sector);
@@ -360,11 +356,14 @@ submit(struct blk *blk, struct blk_req *req)
 	struct engine_op *op = &req->op;
 	struct virtio_blk_outhdr hdr;
 
-	if (!iov_pull(req->iov, req->readable, &hdr, sizeof(hdr)))
-		return VIRTIO_BLK_S_IOERR;
 	op->data = req->iov;
 	op->segments = req->readable;
 	op->remaining = iov_size(op->data, op->segments);
+	if (op->remaining < sizeof(hdr) ||
+	    !guest_copy(blk->grants, op->data, &hdr, sizeof(hdr), false, NULL))
+		return VIRTIO_BLK_S_IOERR;
+	engine_advance(op, sizeof(hdr));
+	op->done = 0;
 	req->type = le32toh(hdr.type);
 	if (req->type == VIRTIO_BLK_T_OUT) {
 		op->opcode = ENGINE_WRITE;
@@ -398,9 +397,9 @@ blk_submit(struct blk *blk, struct blk_req *req)
 {
 	struct iovec *writable = req->iov + req->readable;
 
-	req->op = (struct engine_op){.opcode = ENGINE_READ};
-	req->status = iov_pop_status(writable, &req->writable);
-	if (req->status == NULL)
+	req->op = (struct engine_op){.opcode = ENGINE_READ,
+	    .status = iov_pop_status(writable, &req->writable)};
+	if (req->op.status == NULL)
 		return false;
 	req->data_in_len = iov_size(writable, req->writable);
 	if (req->status_only) /* nothing is written from their start */
@@ -491,7 +490,7 @@ const struct blk_req *
 blk_next(const struct blk *blk, const struct blk_req *req)
 {
 	req = req == NULL ? blk->req : req + 1;
-	while (req < blk->req + BLK_REQS && req->status == NULL)
+	while (req < blk->req + BLK_REQS && req->op.status == NULL)
 		req++;
 	return req < blk->req + BLK_REQS ? req : NULL;
 }

@@ -30,7 +30,6 @@ struct blk_req {
 			      writable byte without a gap (virtio 2.7.8.2) */
 
 	/* The rest is blk.c's. */
-	uint8_t *status; /* address of the status byte; NULL: not in flight */
 	uint64_t data_in_len; /* writable bytes before the status */
 	uint32_t type;	      /* VIRTIO_BLK_T_* */
 	uint32_t ranges;      /* of 'range' still to be done */
@@ -47,6 +46,7 @@ struct blk_state {
 struct blk {
 	struct disk disk;
 	struct engine *engine; /* to kick for what was submitted, to poll */
+	struct grants *grants; /* that iovecs and status are of; or NULL */
 	struct blk_stats {     /* since blk_open() */
 		unsigned long long requests; /* completed, with any status */
 		unsigned long long errors;   /* ... not VIRTIO_BLK_S_OK */
@@ -71,10 +71,11 @@ struct blk {
 /*
  * Open 'path', which must stay, with 'flags' (DISK_*), and set up asynchronous
  * I/O.  'serial' answers VIRTIO_BLK_T_GET_ID: at most VIRTIO_BLK_ID_BYTES
- * characters.  NULL on failure, which has been logged to 'log'.
+ * characters.  The iovecs of requests are pointers, or grants of 'grants'.
+ * NULL on failure, which has been logged to 'log'.
  */
 struct blk *blk_open(struct xentoollog_logger *log, const char *path,
-    unsigned flags, const char *serial);
+    unsigned flags, const char *serial, struct grants *grants);
 
 /* Configuration space (5.2.4), and feature bits offered (5.2.3). */
 struct virtio_blk_config blk_config(const struct blk *blk);
@@ -113,7 +114,7 @@ struct blk_req *blk_reap(struct blk *blk);
 
 /*
  * The request in flight after 'req', or after NULL the first; NULL: no more.
- * The memory that it still uses is 'status' and op.data.
+ * The memory that it still uses is op.status and op.data.
  */
 const struct blk_req *blk_next(
     const struct blk *blk, const struct blk_req *req);

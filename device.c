@@ -70,7 +70,7 @@ reclaim(struct device *dev)
 
 	while ((req = blk_next(dev->blk, req)) != NULL) {
 		iov = req->op.data;
-		guest_pin(dev->vq.guest, req->status, 1);
+		guest_pin(dev->vq.guest, req->op.status, 1);
 		for (unsigned i = 0; i < req->op.segments; i++)
 			guest_pin(
 			    dev->vq.guest, iov[i].iov_base, iov[i].iov_len);

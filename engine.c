@@ -32,6 +32,7 @@
 
 #include "disk.h"
 #include "engine.h"
+#include "grant.h"
 #include "log.h"
 
 /*
@@ -62,6 +63,7 @@ struct engine {
 	const struct disk *disk;
 	int submit_error; /* result of the last submission */
 	char *buffers;
+	struct grants *grants; /* that the iovecs are of; NULL: pointers */
 	bool bounce_used[BOUNCE_POOL_SIZE / PAGE];
 	bool bounce;		  /* cached I/O needs the buffers, too */
 	unsigned busy[2];	  /* transfers in flight: buffered, direct */
@@ -106,7 +108,7 @@ open_ring(struct engine *engine, unsigned max)
 	struct io_uring *uring = &engine->uring;
 	int e;
 
-	if (disk->direct >= 0) {
+	if (engine->bounce || disk->direct >= 0) {
 		engine->buffers = aligned_alloc(PAGE, BOUNCE_POOL_SIZE);
 		if (engine->buffers == NULL)
 			return -ENOMEM;
@@ -128,13 +130,15 @@ open_ring(struct engine *engine, unsigned max)
 }
 
 struct engine *
-engine_open(const struct disk *disk, unsigned max)
+engine_open(const struct disk *disk, unsigned max, struct grants *grants)
 {
 	struct engine *engine = calloc(1, sizeof(*engine));
 	int e = -ENOMEM;
 
 	if (engine != NULL) {
 		engine->disk = disk;
+		engine->grants = grants;
+		engine->bounce = grants != NULL;
 		e = open_ring(engine, max);
 	}
 	if (e < 0)
@@ -146,8 +150,8 @@ engine_open(const struct disk *disk, unsigned max)
 	return engine;
 }
 
-static void
-advance(struct engine_op *op, uint64_t done)
+void
+engine_advance(struct engine_op *op, uint64_t done)
 {
 	op->remaining -= done;
 	op->offset += done;
@@ -177,21 +181,17 @@ bounce_get(struct engine *engine, uint32_t len)
 	return engine->buffers + (i - wanted) * PAGE;
 }
 
-/* Copy 'len' bytes between the iovecs and the bounce buffer. */
-static void
-bounce_copy(const struct engine_op *op, size_t len)
+/* Copy 'len' bytes between iovecs and bounce buffer.  False: not granted. */
+static bool
+bounce_copy(struct engine *engine, struct engine_op *op, size_t len)
 {
-	const struct iovec *iov = op->data;
-	size_t some;
+	bool read = op->opcode == ENGINE_READ;
+	void *status = read && len == op->remaining ? op->status : NULL;
+	bool good = guest_copy(
+	    engine->grants, op->data, op->bounce.iov_base, len, read, status);
 
-	for (char *p = op->bounce.iov_base; len > 0;
-	     p += some, len -= some, iov++) {
-		some = MIN(len, iov->iov_len);
-		if (op->opcode == ENGINE_READ)
-			memcpy(iov->iov_base, p, some);
-		else
-			memcpy(p, iov->iov_base, some);
-	}
+	op->status_written = status != NULL && good;
+	return good;
 }
 
 /* Reserve what the rest of a transfer needs.  False: not now. */
@@ -211,25 +211,26 @@ admit(struct engine *engine, struct engine_op *op)
 		op->bounce.iov_base = bounce_get(engine, op->bounce.iov_len);
 		if (op->bounce.iov_base == NULL)
 			return false;
-		if (op->opcode == ENGINE_WRITE)
-			bounce_copy(op, op->bounce.iov_len);
 	}
 	engine->busy[op->direct]++;
 	return true;
 }
 
-static void
-release(struct engine *engine, struct engine_op *op, int done)
+/* Give back what admit() reserved.  The result is 'res', or of the copy. */
+static int
+release(struct engine *engine, struct engine_op *op, int res)
 {
 	char *buffer = op->bounce.iov_base;
 
 	engine->busy[op->direct]--;
 	if (buffer == NULL)
-		return;
-	if (op->opcode == ENGINE_READ && done > 0)
-		bounce_copy(op, done);
+		return res;
+	if (op->opcode == ENGINE_READ && res > 0 &&
+	    !bounce_copy(engine, op, res))
+		res = -EFAULT;
 	memset(&engine->bounce_used[(buffer - engine->buffers) / PAGE], false,
 	    howmany(op->bounce.iov_len, PAGE));
+	return res;
 }
 
 /* Transfer what the budget allows, or the buffer holds.  Bytes or -errno. */
@@ -303,7 +304,7 @@ submit(struct engine *engine, struct engine_op *op)
 		    CACHED, data->iov_base, data->iov_len, op->offset);
 	else
 		io_uring_prep_rw(read ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
-		    CACHED, op->data, op->segments, op->offset);
+		    CACHED, data, op->segments, op->offset);
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, op);
 }
@@ -321,7 +322,7 @@ engine_start(struct engine *engine, struct engine_op *op)
 		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
 		return;
 	}
-	advance(op, 0); /* skip empty iovecs */
+	engine_advance(op, 0); /* skip empty iovecs */
 	STAILQ_INSERT_TAIL(&engine->queued, op, link);
 }
 
@@ -360,7 +361,7 @@ is_passing(struct engine *engine, struct engine_op *op, int res)
 {
 	if (res != -EINTR && res != -EAGAIN && res != -ECANCELED &&
 	    (res != -ENOMEM || op->opcode == ENGINE_FLUSH) &&
-	    (res != -EFAULT || !is_transfer(op)))
+	    (res != -EFAULT || !is_transfer(op) || engine->grants != NULL))
 		return false;
 	if (res != -ECANCELED && op->retries++ < RETRIES)
 		return true;
@@ -376,8 +377,11 @@ is_passing(struct engine *engine, struct engine_op *op, int res)
 static void
 complete(struct engine *engine, struct engine_op *op, int res)
 {
-	bool again = res < 0 && is_passing(engine, op, res);
+	bool again;
 
+	if (is_transfer(op))
+		res = release(engine, op, res);
+	again = res < 0 && is_passing(engine, op, res);
 	if (op->opcode == ENGINE_FLUSH) {
 		if (again && !op->sync) {
 			submit(engine, op);
@@ -391,14 +395,11 @@ complete(struct engine *engine, struct engine_op *op, int res)
 	}
 	if (res >= 0)
 		engine->starved_since = 0;
-	if (is_transfer(op)) {
-		release(engine, op, res);
-		/* The file system may need a larger alignment. */
-		if (res == -EINVAL && op->direct)
-			op->force_buffered = again = true;
-	}
+	/* The file system may need a larger alignment. */
+	if (res == -EINVAL && is_transfer(op) && op->direct)
+		op->force_buffered = again = true;
 	if (res > 0) {
-		advance(op, res);
+		engine_advance(op, res);
 		again = op->remaining > 0;
 	} else if (res == 0 && is_transfer(op)) {
 		op->error = ENXIO; /* beyond the end of a truncated file */
@@ -422,7 +423,10 @@ start_queued(struct engine *engine)
 		    (is_transfer(op) && !admit(engine, op)))
 			return;
 		STAILQ_REMOVE_HEAD(&engine->queued, link);
-		if (op->sync) {
+		if (op->opcode == ENGINE_WRITE && op->bounce.iov_base != NULL &&
+		    !bounce_copy(engine, op, op->bounce.iov_len)) {
+			complete(engine, op, -EFAULT);
+		} else if (op->sync) {
 			complete(engine, op,
 			    is_transfer(op) ? transfer_sync(engine, op)
 					    : perform(engine, op));

@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 struct disk;
+struct grants;
 
 enum engine_opcode {
 	ENGINE_READ,
@@ -25,10 +26,12 @@ struct engine_op {
 	uint64_t remaining; /* bytes; of data, less than 4 GiB */
 	struct iovec *data; /* iovecs, the caller's */
 	unsigned segments;  /* number of iovecs */
+	uint8_t *status;    /* the caller's, NULL: not in flight; or: */
 
 	/* The outcome: */
-	uint64_t done; /* bytes transferred */
-	int error;     /* 0, or errno: then 'offset' is where */
+	uint64_t done;	     /* bytes transferred */
+	int error;	     /* 0, or errno: then 'offset' is where */
+	bool status_written; /* as 0, with the last data read */
 
 	/* The rest is engine.c's, and 'link' the caller's before and after. */
 	STAILQ_ENTRY(engine_op) link;
@@ -40,8 +43,15 @@ struct engine_op {
 };
 STAILQ_HEAD(engine_ops, engine_op);
 
-/* For 'max' operations at a time on the caller's disk.  NULL: failed. */
-struct engine *engine_open(const struct disk *disk, unsigned max);
+/*
+ * For 'max' operations at a time on the caller's disk, with data that are in
+ * 'grants', or in memory (NULL).  NULL: failed.
+ */
+struct engine *engine_open(
+    const struct disk *disk, unsigned max, struct grants *grants);
+
+/* The first 'done' bytes of data have been transferred, to 'offset'. */
+void engine_advance(struct engine_op *op, uint64_t done);
 
 /* Queue an operation for engine_reap().  Submit all with one system call. */
 void engine_start(struct engine *engine, struct engine_op *op);

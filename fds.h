@@ -8,6 +8,7 @@ enum {
 	FD_SIGNALS, /* signalfd */
 	FD_POLLED,  /* number of those that are polled; the others: */
 	FD_DISK = FD_POLLED,
-	FD_SYNC, /* the disk, for fdatasync() */
+	FD_SYNC,   /* the disk, for fdatasync() */
+	FD_GRANTS, /* gntdev; -1: without --grants */
 	FD_COUNT,
 };

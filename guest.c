@@ -33,6 +33,7 @@
 
 #include <xen/hvm/dm_op.h>
 
+#include "grant.h"
 #include "guest.h"
 #include "log.h"
 
@@ -94,6 +95,7 @@ struct guest {
 	uint32_t reclaim_pass; /* of guest_reclaim() */
 	time_t backoff_end;
 	xentoollog_logger *log;
+	struct grants *grants; /* instead of the window, which is empty then */
 	xenforeignmemory_handle *fmem;
 	xendevicemodel_handle *dmod;
 	domid_t domid;
@@ -330,15 +332,21 @@ fault_in_range(struct guest *guest, uint64_t page, uint64_t gpa, uint64_t end)
 	return guest->window + gpa;
 }
 
+/* guest_map() for what is not in the window: with grants, a ring. */
+static __attribute__((noinline)) void *
+map_granted(struct guest *guest, uint64_t addr, size_t len)
+{
+	errno = EFAULT;
+	return guest->grants ? grant_map(guest->grants, addr, len) : NULL;
+}
+
 void *
 guest_map(struct guest *guest, uint64_t gpa, size_t len)
 {
 	uint64_t page, end;
 
-	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size) {
-		errno = EFAULT;
-		return NULL;
-	}
+	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size)
+		return map_granted(guest, gpa, len);
 	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++) {
 		if (!is_present(guest, page))
 			return fault_in_range(guest, page, gpa, end);
@@ -403,6 +411,8 @@ void
 guest_unmap_all(struct guest *guest)
 {
 	guest->limit = guest->bound;
+	if (guest->grants != NULL)
+		grant_unmap_all(guest->grants);
 	if (guest->areas == 0)
 		return;
 	map_anonymous(
@@ -517,7 +527,8 @@ reserve(struct guest *guest)
 }
 
 struct guest *
-guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
+guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit,
+    struct grants *grants)
 {
 	struct guest *guest = calloc(1, sizeof(*guest));
 
@@ -526,6 +537,7 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 		return log_error(log, errno, "out of memory");
 	guest->log = log;
 	guest->domid = domid;
+	guest->grants = grants;
 	guest->report_errno = ESRCH; /* a guest that is gone has no copy */
 	guest->reclaim_pass = 1;
 	TAILQ_INIT(&guest->mapped);
@@ -537,6 +549,8 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit)
 		return log_error(log, -1,
 		    "the kernel's page size is not %d bytes, which is Xen's",
 		    (int)PAGE_BYTES);
+	if (grants != NULL)
+		return guest;
 	if ((guest->fmem = xenforeignmemory_open(log, 0)) == NULL ||
 	    (guest->dmod = xendevicemodel_open(log, 0)) == NULL)
 		return NULL; /* logged by the library */

@@ -22,6 +22,7 @@
 #include <xenforeignmemory.h>
 
 #include <xen/sys/evtchn.h>
+#include <xen/sys/gntdev.h>
 #include <xen/sys/privcmd.h>
 
 #include "fds.h"
@@ -89,6 +90,10 @@ drop_privileges(xentoollog_logger *log, const struct passwd *user)
 static bool
 load_filter(xentoollog_logger *log, const int *fd)
 {
+	static const unsigned long grants[] = {IOCTL_GNTDEV_GRANT_COPY,
+	    IOCTL_GNTDEV_MAP_GRANT_REF, IOCTL_GNTDEV_UNMAP_GRANT_REF,
+	    IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR};
+	unsigned n = fd[FD_GRANTS] < 0 ? 0 : sizeof(grants) / sizeof(grants[0]);
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int e = ctx == NULL ? -ENOMEM : 0;
 
@@ -112,7 +117,10 @@ load_filter(xentoollog_logger *log, const int *fd)
 	/* Interrupts, and whether the domain exists: */
 	ALLOW(ioctl, ARG_EQ(1, IOCTL_PRIVCMD_DM_OP));
 	/* Guest memory, with sleeps while Xen pages it in, and our heap: */
-	ALLOW(ioctl, ARG_EQ(1, IOCTL_PRIVCMD_MMAPBATCH_V2));
+	for (unsigned i = 0; i < n; i++)
+		ALLOW(ioctl, ARG_EQ(0, fd[FD_GRANTS]), ARG_EQ(1, grants[i]));
+	if (n == 0)
+		ALLOW(ioctl, ARG_EQ(1, IOCTL_PRIVCMD_MMAPBATCH_V2));
 	ALLOW(mmap, ARG_CLEAR(2, PROT_EXEC));
 	ALLOW(munmap);
 	ALLOW(brk);

@@ -21,6 +21,7 @@
 
 #include "blk.h"
 #include "device.h"
+#include "grant.h"
 #include "guest.h"
 #include "ioreq.h"
 #include "log.h"
@@ -57,6 +58,7 @@ static const char help[] = USAGE
     "                      \"none\": a drive without a disk\n\n"
     "  -d, --daemon        daemonize, once the guest may run\n"
     "      --direct        use direct I/O, not the host's page cache\n"
+    "      --grants        touch only memory that the guest has granted\n"
     "  -l, --legacy        present a legacy (version 1) device\n"
     "      --map-limit=MIB limit of guest memory kept mapped\n"
     "      --no-discard    do not offer discard\n"
@@ -160,6 +162,7 @@ parse_arguments(int argc, char **argv)
 	static const struct option long_options[] = {
 	    {"daemon", no_argument, NULL, 'd'},
 	    {"direct", no_argument, NULL, 'D'},
+	    {"grants", no_argument, NULL, 'G'},
 	    {"help", no_argument, NULL, 'h'},
 	    {"legacy", no_argument, NULL, 'l'},
 	    {"map-limit", required_argument, NULL, 'M'},
@@ -193,6 +196,8 @@ parse_arguments(int argc, char **argv)
 		exit(EXIT_USAGE);
 	}
 	argv += optind;
+	if (o.given['G'] && o.given['l'])
+		fail(EXIT_USAGE, -1, "--grants: not with --legacy");
 	o.flags = (o.given['r'] ? DISK_READ_ONLY : 0) |
 		  (o.given['D'] ? DISK_DIRECT : 0) |
 		  (o.given['H'] ? DISK_NO_DISCARD : 0) |
@@ -297,23 +302,30 @@ open_signals(void)
 static bool
 open_all(struct loop_config *v, const struct options *o)
 {
+	uint16_t domid = o->server.domid;
+	struct grants *grants = NULL;
 	int pidfile = -1, len;
 
 	v->fd[FD_SIGNALS] = open_signals();
 	if (v->fd[FD_SIGNALS] < 0)
 		return log_error(v->log, errno, "cannot create a signalfd");
-	v->blk = blk_open(v->log, o->path, o->flags, o->serial);
+	if (o->given['G'] && (grants = grant_new(v->log, domid)) == NULL)
+		return false;
+	v->blk = blk_open(v->log, o->path, o->flags, o->serial, grants);
 	if (v->blk == NULL)
 		return false;
 	if (o->pidfile != NULL &&
 	    (pidfile = open(o->pidfile, O_WRONLY | O_CREAT, 0644)) < 0)
 		return log_error(v->log, errno, "cannot write %s", o->pidfile);
-	v->guest = guest_open(v->log, o->server.domid, o->map_limit);
+	v->guest = guest_open(v->log, domid, o->map_limit, grants);
 	if (v->guest == NULL)
 		return false;
 	v->io = ioreq_open(v->log, &o->server);
 	/* Event channels that are free mean that nothing is in flight. */
 	if (v->io == NULL || !engine_retain(v->blk->engine, ioreq_fd(v->io)))
+		return false;
+	v->fd[FD_GRANTS] = grants == NULL ? -1 : grant_open(grants);
+	if (grants != NULL && v->fd[FD_GRANTS] < 0)
 		return false;
 	v->fd[FD_EVENTS] = ioreq_fd(v->io);
 	v->fd[FD_URING] = engine_fd(v->blk->engine);

@@ -68,7 +68,9 @@ all_features(const struct virtio_mmio *dev)
 {
 	return blk_features(dev->blk) |
 	       FEATURE(dev->legacy ? VIRTIO_F_ANY_LAYOUT : VIRTIO_F_VERSION_1) |
-	       FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |
+	       /* With grants, a table would be one more to copy. */
+	       FEATURE(dev->blk->grants ? VIRTIO_F_ACCESS_PLATFORM
+					: VIRTIO_RING_F_INDIRECT_DESC) |
 	       FEATURE(VIRTIO_RING_F_EVENT_IDX);
 }
 
@@ -136,10 +138,12 @@ static bool
 accept_features(struct virtio_mmio *dev)
 {
 	uint64_t features = dev->s->driver_features;
+	uint64_t offered = dev->s->device_features;
+	uint64_t required = offered & (FEATURE(VIRTIO_F_VERSION_1) |
+					  FEATURE(VIRTIO_F_ACCESS_PLATFORM));
 
 	if (dev->s->driver_features_unknown != 0 ||
-	    (features & ~dev->s->device_features) != 0 ||
-	    (!dev->legacy && (features & FEATURE(VIRTIO_F_VERSION_1)) == 0))
+	    (features & ~offered) != 0 || (required & ~features) != 0)
 		return false;
 	/* A driver without FLUSH cannot flush a cache (5.2.5.2). */
 	dev->s->blk.write_through =
@@ -423,6 +427,8 @@ state_incompatible(const struct virtio_mmio *dev)
 		return "the state is corrupt";
 	if ((changed & FEATURE(VIRTIO_F_VERSION_1)) != 0)
 		return "--legacy differs";
+	if ((changed & FEATURE(VIRTIO_F_ACCESS_PLATFORM)) != 0)
+		return "--grants differs";
 	if ((changed & FEATURE(VIRTIO_BLK_F_RO)) != 0)
 		return "read-only differs";
 	changed &= s->device_features;

@@ -34,8 +34,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 
+#include "grant.h"
 #include "guest.h"
 #include "virtqueue.h"
 
@@ -81,6 +83,9 @@ map_error(struct virtqueue *vq, const char *why)
 {
 	if (errno == ENOMEM || errno == ENOBUFS)
 		return VIRTQUEUE_AGAIN;
+	if (HAS(vq, VIRTIO_F_ACCESS_PLATFORM))
+		why = "memory that it has not granted, for which its kernel "
+		      "needs CONFIG_XEN_VIRTIO and a xen,grant-dma device tree";
 	return fault(vq, why);
 }
 
@@ -146,6 +151,8 @@ virtqueue_disable(struct virtqueue *vq)
 		report(vq);
 	vq->s->ready = 0;
 	compiler_barrier();
+	if (HAS(vq, VIRTIO_F_ACCESS_PLATFORM))
+		guest_unmap_all(vq->guest);
 }
 
 void
@@ -278,7 +285,9 @@ add_buffer(
 		d->len = 1;
 		chain->writable = n = 0;
 	}
-	base = guest_map(vq->guest, d->addr, d->len);
+	base = HAS(vq, VIRTIO_F_ACCESS_PLATFORM)
+		   ? grant_address(d->addr, d->len)
+		   : guest_map(vq->guest, d->addr, d->len);
 	if (base == NULL)
 		return map_error(vq, "buffer not in guest memory");
 	if (d->len == 0)

@@ -13,10 +13,10 @@
 CHECK_SHIPPED := $(filter-out vdisk loop sandbox,$(SOURCES:%.c=%))
 CHECK_DEVICE  := $(filter-out ioreq guest,$(CHECK_SHIPPED))
 
-check_guest       := log guest test/fake_xen test/fake_log
+check_guest       := log guest grant test/fake_xen test/fake_log
 check_ioreq       := log ioreq test/fake_xen test/fake_log
-check_virtqueue   := virtqueue test/fake_guest test/fake_driver
-check_blk         := log blk engine disk test/fake_uring test/fake_log
+check_virtqueue   := log virtqueue grant test/fake_guest test/fake_driver
+check_blk         := log blk engine disk grant test/fake_uring test/fake_log
 check_virtio_mmio := $(CHECK_DEVICE) test/fake_guest test/fake_ioreq \
                      test/fake_driver test/fake_uring test/fake_log test/unit
 check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
@@ -25,13 +25,14 @@ check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/
 check_vdisk       := test/child test/fake_xen test/driver
 check_memory      := $(check_vdisk)
 check_kill        := test/child test/fake_xen test/driver test/load
+check_grants      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
 check_loop        := loop
 check_sandbox     := log sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)
 check_legacy      := $(check_virtio_mmio)
 check_host        := test/child test/fake_xen test/driver
 check_disk        := $(check_host)
-check_fuzz        := $(CHECK_DEVICE) test/fuzz test/fake_ioreq test/fake_log
+check_fuzz        := $(filter-out grant,$(CHECK_DEVICE)) test/fuzz test/fake_ioreq test/fake_log
 
 # The kernel may refuse to map and unmap.
 check_guest_LDFLAGS := -Wl,--wrap=mmap
@@ -54,6 +55,11 @@ check_blk_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=open,--wrap=__open_2 \
 
 CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
 CHECK_LIBS := xentoollog liburing check
+check_virtio_mmio_LIBS := xentoollog xengnttab liburing check
+check_hostile_LIBS := $(check_virtio_mmio_LIBS)
+check_legacy_LIBS := $(check_virtio_mmio_LIBS)
+check_blk_LIBS := $(check_virtio_mmio_LIBS)
+check_virtqueue_LIBS := $(check_virtio_mmio_LIBS)
 check_sandbox_LIBS := xentoollog liburing libseccomp check
 check_fuzz_LIBS := xentoollog check
 
@@ -65,9 +71,9 @@ $(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(check_$*_LDFLAGS) -o $@ $^ \
 	    $(shell $(PKG_CONFIG) --libs $(or $(check_$*_LIBS),$(CHECK_LIBS)))
 
-# The same fake as the four libraries that vdisk is linked with, one file under
-# four names: put in front of the real ones it is a Xen for any vdisk.
-FAKE_XEN_LIBS := $(foreach l,devicemodel foreignmemory evtchn toolcore,\
+# The same fake as the five libraries that vdisk is linked with, one file under
+# five names: put in front of the real ones it is a Xen for any vdisk.
+FAKE_XEN_LIBS := $(foreach l,devicemodel foreignmemory evtchn gnttab toolcore,\
                    $(BUILD)/test/lib/libxen$(l).so.1)
 
 $(BUILD)/test/lib/libfakexen.so: test/fake_xen.c test/fake_xen.h test/fake_xen.map \

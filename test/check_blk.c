@@ -158,7 +158,7 @@ open_disk(uint64_t size, bool read_only)
 		in[i] = pattern(i);
 	ck_assert_int_ge(pwrite(fd, in, size < MAX_LEN ? size : MAX_LEN, 0), 0);
 	blk = blk_open(&lg.logger, path,
-	    direct | (read_only ? DISK_READ_ONLY : 0), "serial-0123");
+	    direct | (read_only ? DISK_READ_ONLY : 0), "serial-0123", NULL);
 	ck_assert_ptr_nonnull(blk);
 }
 
@@ -396,8 +396,8 @@ readable(int on)
 static void
 expect_refused(const char *name, bool read_only)
 {
-	ck_assert_ptr_null(blk_open(
-	    &lg.logger, name, direct | (read_only ? DISK_READ_ONLY : 0), ""));
+	ck_assert_ptr_null(blk_open(&lg.logger, name,
+	    direct | (read_only ? DISK_READ_ONLY : 0), "", NULL));
 	ck_assert_uint_eq(lg.lines, 1);
 	ck_assert_msg(strstr(lg.last, name) != NULL, "'%s' does not name %s",
 	    lg.last, name);
@@ -459,7 +459,7 @@ START_TEST(a_file_that_may_not_be_written_is_a_disk_only_if_read_only)
 		ck_assert_int_eq(seteuid(65534), 0);
 	expect_refused(path, false);
 	ck_assert_ptr_nonnull(strstr(lg.last, strerror(EACCES)));
-	blk = blk_open(&lg.logger, path, DISK_READ_ONLY, "");
+	blk = blk_open(&lg.logger, path, DISK_READ_ONLY, "", NULL);
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(lg.lines, 1);
 	if (root) /* leak detection needs a process that can be looked at */
@@ -518,7 +518,7 @@ END_TEST
 START_TEST(the_capacity_of_a_large_disk_is_in_sectors_of_512_bytes)
 {
 	make_file((off_t)5 << 40, 0600);
-	blk = blk_open(&lg.logger, path, 0, "");
+	blk = blk_open(&lg.logger, path, 0, "", NULL);
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(blk_config(blk).capacity, UINT64_C(5) << 31);
 	ck_assert_uint_eq(
@@ -555,7 +555,7 @@ START_TEST(on_a_resize_the_size_is_read_again)
 	blk_resize(blk);
 	ck_assert_uint_eq(blk_config(blk).capacity, SECTORS / 2);
 	fake_uring.hold = false;
-	ck_assert_uint_eq(*reap()->status, VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(*reap()->op.status, VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, SECTORS / 2, 0, SECTOR),
 	    VIRTIO_BLK_S_IOERR);
 	expect_read(SECTORS / 2 - 1, SECTOR);
@@ -656,7 +656,7 @@ lock_as_other(short type, off_t first, off_t len)
 static bool
 opens(unsigned how)
 {
-	return blk_open(&lg.logger, path, how, "") != NULL;
+	return blk_open(&lg.logger, path, how, "", NULL) != NULL;
 }
 
 static const struct {
@@ -1045,7 +1045,7 @@ START_TEST(a_serial_of_20_characters_has_no_end)
 	ck_assert_int_eq(mprotect(end, 4096, PROT_NONE), 0);
 	memcpy(serial, "01234567890123456789", VIRTIO_BLK_ID_BYTES);
 	make_file(MAX_LEN, 0600);
-	blk = blk_open(&lg.logger, path, DISK_READ_ONLY, serial);
+	blk = blk_open(&lg.logger, path, DISK_READ_ONLY, serial, NULL);
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(
 	    request(VIRTIO_BLK_T_GET_ID, 0, 0, VIRTIO_BLK_ID_BYTES + 4),
@@ -1185,7 +1185,7 @@ START_TEST(ranges_may_be_far_into_a_large_disk)
 	const struct range range = {sector, 4, 0};
 
 	make_file((off_t)5 << 40, 0600);
-	blk = blk_open(&lg.logger, path, 0, "");
+	blk = blk_open(&lg.logger, path, 0, "", NULL);
 	ck_assert_ptr_nonnull(blk);
 	expect_write(sector, sizeof(zeros));
 	/* Here it would be in 32 bits. */
@@ -1275,7 +1275,7 @@ START_TEST(ranges_larger_than_the_limit_are_refused)
 	uint32_t max = _i ? c.max_write_zeroes_sectors : c.max_discard_sectors;
 
 	ck_assert_int_eq(ftruncate(fd, (max + UINT64_C(1)) * SECTOR), 0);
-	blk = blk_open(&lg.logger, path, DISK_NO_LOCK, "");
+	blk = blk_open(&lg.logger, path, DISK_NO_LOCK, "", NULL);
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(clear_one(_i ? ZEROES : DISCARD, 0, max + 1, 0),
 	    VIRTIO_BLK_S_IOERR);
@@ -1368,7 +1368,7 @@ START_TEST(a_disk_that_cannot_discard_does_not_offer_it)
 	ck_assert_int_eq(ftruncate(fd, MAX_LEN), 0);
 	ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	blk = blk_open(&lg.logger, path, 0, "");
+	blk = blk_open(&lg.logger, path, 0, "", NULL);
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(blk_features(blk) & FEATURE(VIRTIO_BLK_F_DISCARD), 0);
 	ck_assert(blk_features(blk) & FEATURE(VIRTIO_BLK_F_WRITE_ZEROES));
@@ -1387,7 +1387,7 @@ START_TEST(with_no_discard_a_disk_keeps_its_space)
 	ck_assert_int_eq(pwrite(fd, out, MAX_LEN, 0), MAX_LEN);
 	fsync(fd);
 	before = allocated();
-	blk = blk_open(&lg.logger, path, DISK_NO_DISCARD, "");
+	blk = blk_open(&lg.logger, path, DISK_NO_DISCARD, "", NULL);
 	ck_assert_ptr_nonnull(blk);
 	ck_assert_uint_eq(blk_features(blk) & FEATURE(VIRTIO_BLK_F_DISCARD), 0);
 	ck_assert_uint_eq(blk_config(blk).write_zeroes_may_unmap, 0);
@@ -1635,7 +1635,7 @@ START_TEST(writes_are_stable_when_the_driver_cannot_flush)
 	fake_uring.hold = true;
 	ck_assert_ptr_null(blk_reap(blk));
 	fake_uring.hold = fake_uring.wait = false;
-	ck_assert_uint_eq(*job->req->status, UNTOUCHED);
+	ck_assert_uint_eq(*job->req->op.status, UNTOUCHED);
 	ck_assert_ptr_eq(reap(), job->req);
 	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(fake_uring.datasyncs, 4);
@@ -2295,7 +2295,7 @@ START_TEST(requests_beyond_the_bounce_pool_wait_for_their_turn)
 	for (n = 0; n < 6; n++) {
 		struct blk_req *req = reap();
 
-		ck_assert_uint_eq(*req->status, VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(*req->op.status, VIRTIO_BLK_S_OK);
 		blk_put(blk, req);
 	}
 	ck_assert_uint_eq(fake_uring.directs, 6);
@@ -2315,7 +2315,7 @@ START_TEST(requests_of_the_largest_size_are_done_piece_by_piece)
 	engine_kick(blk->engine);
 	for (unsigned i = 0; i < REQUESTS; i++) {
 		req = reap();
-		ck_assert_uint_eq(*req->status, VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(*req->op.status, VIRTIO_BLK_S_OK);
 		ck_assert_uint_eq(req->written, SEGMENTS * MIB + 1);
 	}
 	ck_assert_uint_eq(fake_uring.directs, REQUESTS * SEGMENTS);
@@ -2381,7 +2381,7 @@ START_TEST(requests_of_all_sizes_at_once_get_what_is_theirs)
 				struct blk_req *req = reap();
 
 				ck_assert_uint_eq(
-				    *req->status, VIRTIO_BLK_S_OK);
+				    *req->op.status, VIRTIO_BLK_S_OK);
 				blk_put(blk, req);
 			}
 		}
@@ -2464,9 +2464,9 @@ START_TEST(long_transfers_on_tmpfs_are_split)
 			engine_kick(blk->engine);
 			while ((req = blk_reap(blk)) != NULL) {
 				ck_assert_ptr_eq(
-				    req->status, &statuses[all - n--]);
+				    req->op.status, &statuses[all - n--]);
 				ck_assert_uint_eq(
-				    *req->status, VIRTIO_BLK_S_OK);
+				    *req->op.status, VIRTIO_BLK_S_OK);
 				blk_put(blk, req);
 			}
 		}

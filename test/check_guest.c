@@ -47,7 +47,7 @@ setup(void)
 {
 	fake_xen_start(DOMID, 1, BANK, BANK);
 	fake_log_init(&logger);
-	guest = guest_open(&logger.logger, DOMID, GUEST_LIMIT_DEFAULT);
+	guest = guest_open(&logger.logger, DOMID, GUEST_LIMIT_DEFAULT, NULL);
 	ck_assert_ptr_nonnull(guest);
 }
 
@@ -361,7 +361,7 @@ END_TEST
 START_TEST(without_xen_opening_fails_with_a_line)
 {
 	fake_xen_fail(XC_FOREIGNMEMORY_OPEN, 1, ENOENT);
-	ck_assert_ptr_null(guest_open(&logger.logger, DOMID, 0));
+	ck_assert_ptr_null(guest_open(&logger.logger, DOMID, 0, NULL));
 	ck_assert_uint_eq(logger.lines, 1);
 }
 END_TEST
@@ -454,7 +454,7 @@ static void
 reopen(uint64_t limit)
 {
 	fake_xen_start(DOMID, 1, 4 * BANK, BANK);
-	guest = guest_open(&logger.logger, DOMID, limit);
+	guest = guest_open(&logger.logger, DOMID, limit, NULL);
 	ck_assert_ptr_nonnull(guest);
 }
 

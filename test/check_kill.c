@@ -51,6 +51,7 @@ static uint64_t heap;		   /* of the driver, before it had a queue */
 static uint64_t features = MODERN; /* that the driver wants */
 static uint16_t num = 64;	   /* its descriptors */
 static bool memory;		   /* the disk is nowhere else */
+static bool granted;		   /* the guest grants its memory */
 static unsigned direct;		   /* direct I/O, by blocks of this; or 0 */
 static unsigned killed;
 static unsigned long start_us; /* how long it takes vdisk to start, about */
@@ -69,9 +70,10 @@ environment(const char *name, unsigned otherwise)
 static pid_t
 spawn(void)
 {
-	const char *const args[] = {drv.legacy ? "--legacy"
-				    : direct   ? "--direct"
-					       : "--",
+	const char *const args[] = {drv.legacy	 ? "--legacy"
+				    : drv.grants ? "--grants"
+				    : direct	 ? "--direct"
+						 : "--",
 	    "7", BASE_ARG, IRQ, disk, NULL};
 	pid_t pid = child_fork();
 
@@ -180,6 +182,7 @@ setup_as(bool legacy)
 	fake_xen_start(DOMID, 2, RAM, 0);
 	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
 	drv.legacy = legacy;
+	drv.grants = granted;
 	load_init(&load, &drv, file, 1);
 	load.no_discard = direct > 512;
 #if defined(__x86_64__)
@@ -211,6 +214,13 @@ static void
 setup_legacy(void)
 {
 	setup_as(true);
+}
+
+static void
+setup_grants(void)
+{
+	granted = true;
+	setup_as(false);
 }
 
 static void
@@ -866,6 +876,13 @@ main(void)
 	tc = add_case(s, "legacy", setup_legacy);
 	tcase_add_loop_test(
 	    tc, killed_after_any_store_it_loses_nothing, 5, COUNT(acts));
+
+	tc = add_case(s, "grants", setup_grants);
+	tcase_add_test(tc, killed_at_random_under_load_it_loses_nothing);
+	tcase_add_loop_test(
+	    tc, killed_after_any_store_it_loses_nothing, 0, COUNT(acts));
+	tcase_add_loop_test(
+	    tc, killed_while_it_continues_it_loses_nothing, 0, 2);
 
 	tc = add_case(s, "generations", setup);
 	tcase_add_loop_test(

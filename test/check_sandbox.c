@@ -31,6 +31,7 @@
 #include <xenforeignmemory.h>
 
 #include <xen/sys/evtchn.h>
+#include <xen/sys/gntdev.h>
 #include <xen/sys/privcmd.h>
 
 #include "asan.h"
@@ -45,6 +46,7 @@ static int events[2]; /* a socket in the place of event channels */
 static int signals;   /* the other end of it */
 static int disk;      /* a file in memory */
 static int other[2];  /* a pipe that is not in the sandbox */
+static bool grants;   /* ... of one that has no other memory */
 
 static void
 setup(void)
@@ -66,7 +68,8 @@ enter(const char *user)
 	    [FD_URING] = uring.ring_fd,
 	    [FD_SIGNALS] = signals,
 	    [FD_DISK] = disk,
-	    [FD_SYNC] = disk};
+	    [FD_SYNC] = disk,
+	    [FD_GRANTS] = grants ? other[0] : -1};
 
 	if (!sandbox_enter(
 		&logger.logger, user != NULL ? getpwnam(user) : NULL, fd))
@@ -138,6 +141,12 @@ loop_can(int what)
 }
 
 #define LOOP_CAN 17
+#define LOOP_MAP 4 /* foreign memory */
+
+/* The same for grants. */
+static const unsigned long granted[] = {IOCTL_GNTDEV_MAP_GRANT_REF,
+    IOCTL_GNTDEV_UNMAP_GRANT_REF, IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR,
+    IOCTL_GNTDEV_GRANT_COPY};
 
 /*
  * What it does not do.  None of it returns.
@@ -239,10 +248,19 @@ try_to(int what)
 	case 28:
 		(void)!writev(STDERR_FILENO, &one, 1);
 		break;
+	case 29:
+		ioctl(other[0], IOCTL_GNTDEV_SET_UNMAP_NOTIFY, 0);
+		break;
+	case 30: /* of the two ways to memory, the other one */
+		if (grants)
+			ioctl(other[0], IOCTL_PRIVCMD_MMAPBATCH_V2, 0);
+		else
+			ioctl(other[0], IOCTL_GNTDEV_GRANT_COPY, 0);
+		break;
 	}
 }
 
-#define TRIES 29
+#define TRIES 31
 
 START_TEST(what_the_loop_does_works)
 {
@@ -259,14 +277,43 @@ START_TEST(what_the_loop_does_works)
 }
 END_TEST
 
+START_TEST(with_grants_it_has_those_and_no_foreign_memory)
+{
+	int status;
+
+	grants = true;
+	if (fork() == 0) {
+		enter(NULL);
+		for (int i = 0; i < COUNT(granted); i++)
+			if (ioctl(other[0], granted[i], 0) != -1)
+				_exit(98);
+		_exit(loop_can(LOOP_MAP) ? 0 : 98);
+	}
+	wait(&status);
+	ck_assert(WIFSIGNALED(status));
+	ck_assert_int_eq(WTERMSIG(status), SIGSYS);
+	if (fork() == 0) {
+		enter(NULL);
+		for (int i = 0; i < COUNT(granted); i++)
+			if (ioctl(other[0], granted[i], 0) != -1)
+				_exit(98);
+		_exit(0);
+	}
+	wait(&status);
+	ck_assert(WIFEXITED(status));
+	ck_assert_int_eq(WEXITSTATUS(status), 0);
+}
+END_TEST
+
 START_TEST(what_it_does_not_do_is_its_end)
 {
 	int status;
 
+	grants = _i % 2;
 	ck_assert_int_eq(write(other[1], "x", 1), 1);
 	if (fork() == 0) {
 		enter(NULL);
-		try_to(_i);
+		try_to(_i / 2);
 		_exit(0);
 	}
 	wait(&status);
@@ -438,10 +485,12 @@ main(void)
 
 #if !ASAN /* which makes system calls of its own */
 	tcase_add_loop_test(tc, what_the_loop_does_works, 0, LOOP_CAN);
+	tcase_add_test(tc, with_grants_it_has_those_and_no_foreign_memory);
 #else
 	(void)what_the_loop_does_works;
+	(void)with_grants_it_has_those_and_no_foreign_memory;
 #endif
-	tcase_add_loop_test(tc, what_it_does_not_do_is_its_end, 0, TRIES);
+	tcase_add_loop_test(tc, what_it_does_not_do_is_its_end, 0, 2 * TRIES);
 	if (geteuid() == 0) {
 		tcase_add_loop_test(tc, no_rights_are_left, 0, 2);
 		tcase_add_test(tc, who_has_no_rights_can_enter_too);

@@ -244,10 +244,10 @@ open_device(void)
 	fake_xen_start(
 	    DOMID, r.t.vcpus, (r.t.memory + (1 << 20)) >> 20 << 20, 0);
 	r.blk = blk_open(&r.log.logger, path,
-	    r.t.read_only ? DISK_READ_ONLY : 0, r.t.serial);
+	    r.t.read_only ? DISK_READ_ONLY : 0, r.t.serial, NULL);
 	ck_assert_msg(r.blk != NULL, "%s", r.log.last);
 	close(fd);
-	r.guest = guest_open(&r.log.logger, DOMID, GUEST_LIMIT_DEFAULT);
+	r.guest = guest_open(&r.log.logger, DOMID, GUEST_LIMIT_DEFAULT, NULL);
 	ck_assert_msg(r.guest != NULL, "%s", r.log.last);
 	r.io = ioreq_open(&r.log.logger, &config);
 	ck_assert_msg(r.io != NULL, "%s", r.log.last);

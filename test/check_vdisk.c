@@ -230,6 +230,7 @@ static const struct {
     {"USER", "''", {"-u", "", "7", BASE_ARG, IRQ, "p"}},
     {"FILE", "''", {"-p", "", "7", BASE_ARG, IRQ, "p"}},
     {"PATH", "''", {"7", BASE_ARG, IRQ, ""}},
+    {"--grants", "--legacy", {"--grants", "-l", "7", BASE_ARG, IRQ, "p"}},
     {"DOMID", "\\x1b[2Jseven\\x0a", {"\033[2Jseven\n", BASE_ARG, IRQ, "p"}},
     {"usage", "DOMID", {NULL}},
     {"usage", "PATH", {"7", BASE_ARG, IRQ}},
@@ -378,6 +379,52 @@ START_TEST(what_xen_refuses_is_one_line_of_error)
 	fake_xen_fail(refusals[_i].call, 1, refusals[_i].error);
 	ck_assert_int_eq(run(args, 0), 1);
 	assert_refused(strerror(refusals[_i].error));
+}
+END_TEST
+
+START_TEST(a_host_without_grants_is_one_line_of_error)
+{
+	const char *args[] = {"--grants", "7", BASE_ARG, IRQ, disk, NULL};
+
+	fake_xen_fail(XC_GNTTAB_OPEN, 1, ENOENT);
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_refused("xen-gntdev");
+}
+END_TEST
+
+START_TEST(with_grants_it_maps_nothing_but_the_rings)
+{
+	drv.grants = true;
+	serve_with("--grants");
+	guest();
+	exercise(0);
+	/* That the guest gives pages back is nothing to such a vdisk. */
+	driver_invalidate(&drv, 1);
+	driver_end(&drv, 1);
+	ck_assert_uint_le(fake_xen_grants_mapped(), 3);
+	exercise(8);
+	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), 0);
+	driver_reset(&drv);
+	ck_assert_uint_eq(fake_xen_grants_mapped(), 0);
+	kill(child, SIGTERM);
+	ck_assert_int_eq(finish(), 0);
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+START_TEST(a_disk_is_continued_in_the_same_way_only)
+{
+	const char *args[] = {
+	    _i ? "--" : "--grants", "7", BASE_ARG, IRQ, disk, NULL};
+
+	drv.grants = _i;
+	serve_with(_i ? "--grants" : "--");
+	guest();
+	exercise(0);
+	child_kill();
+	ck_assert_int_eq(run(args, 0), 1);
+	assert_one_line(errors());
+	assert_mentions(errors(), "--grants differs");
 }
 END_TEST
 
@@ -1557,6 +1604,9 @@ main(void)
 	tcase_add_test(tc, a_host_without_xen_is_refused);
 	tcase_add_loop_test(
 	    tc, what_xen_refuses_is_one_line_of_error, 0, COUNT(refusals));
+	tcase_add_test(tc, a_host_without_grants_is_one_line_of_error);
+	tcase_add_test(tc, with_grants_it_maps_nothing_but_the_rings);
+	tcase_add_loop_test(tc, a_disk_is_continued_in_the_same_way_only, 0, 2);
 	tcase_add_loop_test(tc, help_and_version_go_to_stdout, 0, 4);
 	tcase_add_loop_test(
 	    tc, what_was_asked_for_and_cannot_be_printed_is_an_error, 0, 2);

@@ -173,6 +173,8 @@ driver_negotiate(struct driver *d, uint64_t wanted)
 		     << 32;
 	driver_write(d, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 0);
 	d->offered |= driver_read(d, VIRTIO_MMIO_DEVICE_FEATURES);
+	if (d->grants)
+		wanted |= 1ULL << VIRTIO_F_ACCESS_PLATFORM;
 	d->features = d->offered & wanted;
 	driver_write(d, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
 	driver_write(d, VIRTIO_MMIO_DRIVER_FEATURES, d->features >> 32);
@@ -189,6 +191,37 @@ write_address(struct driver *d, uint32_t low, uint64_t gpa)
 {
 	driver_write(d, low, gpa);
 	driver_write(d, low + 4, gpa >> 32);
+}
+
+/* As Linux does for each buffer, even if it lends the page already. */
+uint64_t
+driver_lend(
+    struct driver *d, int owner, uint64_t gpa, uint64_t len, bool writable)
+{
+	unsigned i = 0, n = (gpa % PAGE + len + PAGE - 1) / PAGE;
+
+	if (!d->grants)
+		return gpa;
+	n += n == 0;
+	while (d->lent[i].n != 0)
+		ck_assert_uint_lt(++i, DRIVER_LENT_MAX);
+	d->lent[i].owner = owner;
+	d->lent[i].ref = fake_xen_grant(gpa / PAGE * PAGE, n, !writable);
+	d->lent[i].n = n;
+	return 1ULL << 63 | (uint64_t)d->lent[i].ref * PAGE | gpa % PAGE;
+}
+
+void
+driver_take_back(struct driver *d, int owner)
+{
+	for (unsigned i = 0; i < DRIVER_LENT_MAX; i++) {
+		if (d->lent[i].n == 0 ||
+		    (d->lent[i].owner != owner && owner != DRIVER_ALL))
+			continue;
+		ck_assert_msg(fake_xen_ungrant(d->lent[i].ref, d->lent[i].n),
+		    "the device has a grant of the guest's still in use");
+		d->lent[i].n = 0;
+	}
 }
 
 /*
@@ -209,9 +242,12 @@ write_queue(struct driver *d)
 		driver_write(d, VIRTIO_MMIO_QUEUE_PFN, d->desc / PAGE);
 		return;
 	}
-	write_address(d, VIRTIO_MMIO_QUEUE_DESC_LOW, d->desc);
-	write_address(d, VIRTIO_MMIO_QUEUE_AVAIL_LOW, d->avail);
-	write_address(d, VIRTIO_MMIO_QUEUE_USED_LOW, d->used);
+	write_address(d, VIRTIO_MMIO_QUEUE_DESC_LOW,
+	    driver_lend(d, DRIVER_RINGS, d->desc, 16 * d->num, true));
+	write_address(d, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
+	    driver_lend(d, DRIVER_RINGS, d->avail, 6 + 2 * d->num, true));
+	write_address(d, VIRTIO_MMIO_QUEUE_USED_LOW,
+	    driver_lend(d, DRIVER_RINGS, d->used, 6 + 8 * d->num, true));
 	driver_write(d, VIRTIO_MMIO_QUEUE_READY, 1);
 }
 
@@ -256,6 +292,7 @@ driver_reset(struct driver *d)
 	driver_write(d, VIRTIO_MMIO_STATUS, 0);
 	d->avail_idx = d->used_idx = d->kicked = 0;
 	d->inflight = 0;
+	driver_take_back(d, DRIVER_ALL);
 	memset(d->owner, 0, sizeof(d->owner));
 }
 
@@ -388,6 +425,9 @@ driver_add(struct driver *d, const struct driver_buf *buf, unsigned n)
 	n = cut(d, buf, n, piece);
 	if (!has_room(d, indirect ? 1 : n))
 		return -1;
+	for (unsigned i = 0; i < n; i++)
+		piece[i].gpa = driver_lend(
+		    d, head, piece[i].gpa, piece[i].len, piece[i].writable);
 	(indirect ? put_indirect : put_direct)(d, head, piece, n);
 	d->done[head] = false;
 	d->inflight++;
@@ -437,6 +477,7 @@ driver_take(struct driver *d)
 	for (i = 0; i < d->num; i++)
 		if (d->owner[i] == elem.id + 1)
 			d->owner[i] = 0;
+	driver_take_back(d, elem.id);
 	d->done[elem.id] = true;
 	d->written[elem.id] = elem.len;
 	d->inflight--;

@@ -18,6 +18,10 @@
 #define DRIVER_NUM_MAX	  1024
 #define DRIVER_TIMEOUT_MS 30000
 
+#define DRIVER_LENT_MAX	  4096
+#define DRIVER_RINGS	  (-1)
+#define DRIVER_ALL	  (-2)
+
 /* At d->requests, for each head: header, status byte, indirect table. */
 #define DRIVER_REQUEST_BYTES 8192
 
@@ -25,6 +29,7 @@ struct driver {
 	uint64_t base;	    /* of the register window */
 	unsigned vcpu;	    /* which one makes the accesses */
 	bool legacy;	    /* the device is of version 1 */
+	bool grants;	    /* lend it memory, rather than tell where it is */
 	void (*step)(void); /* runs the device; NULL: another process */
 	uint64_t heap;	    /* guest memory not used yet */
 	uint64_t heap_end;
@@ -51,6 +56,13 @@ struct driver {
 	bool done[DRIVER_NUM_MAX];	/* by head: the device returned it */
 	uint32_t written[DRIVER_NUM_MAX]; /* ... with this length */
 	uint64_t status[DRIVER_NUM_MAX];  /* ... its status byte is here */
+
+	/* What the device has been lent, for a head or for DRIVER_RINGS. */
+	struct {
+		int owner;
+		uint32_t ref;
+		unsigned n; /* 0: nothing */
+	} lent[DRIVER_LENT_MAX];
 };
 
 /* A buffer of a chain. */
@@ -130,6 +142,15 @@ bool driver_kick(struct driver *d);
  */
 uint32_t driver_interrupt(struct driver *d);
 bool driver_take(struct driver *d);
+
+/*
+ * What the device must be told of memory at 'gpa': with d->grants it is lent
+ * some, until the chain of that head is back, or a reset; and it must not have
+ * any more what is taken back, of one owner or of DRIVER_ALL.
+ */
+uint64_t driver_lend(
+    struct driver *d, int owner, uint64_t gpa, uint64_t len, bool writable);
+void driver_take_back(struct driver *d, int owner);
 
 /*
  * Wait for interrupts until the chain is back, or all are.

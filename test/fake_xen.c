@@ -37,11 +37,12 @@
 
 #include <xentoollog.h>
 
+#include <xen/grant_table.h>
 #include <xen/memory.h>
 
 #define MAGIC	      0x6e657866
 #define BANK_PAGES    262144
-#define SPARE_PAGES   4096
+#define SPARE_PAGES   65536
 #define ENDLESS_PAGES 512
 #define IOREQ_OFFSET  (8 << 20)
 #define RAM_OFFSET    (16 << 20)
@@ -50,6 +51,9 @@
 #define RANGES	      8
 #define WATCHED	      32
 #define PROCESSES     16
+#define GRANTS	      8192
+#define GRANT_MAPS    64
+#define FIRST_GRANT   8 /* those before it are Xen's and the toolstack's */
 
 /* Areas that a process has for other things than guest memory. */
 #define OTHER_AREAS 64
@@ -111,6 +115,19 @@ struct process {
 	uint64_t pages;
 };
 
+struct grant {
+	uint64_t gfn; /* 0: none */
+	bool readonly;
+	bool elsewhere; /* for another domain than ours */
+};
+
+/* Grants that a process has mapped. */
+struct grant_map {
+	pid_t pid; /* 0: none */
+	uint32_t ref, n;
+	void *addr;
+};
+
 struct state {
 	uint32_t magic;
 	pthread_mutex_t lock;
@@ -137,6 +154,10 @@ struct state {
 	uint64_t room, room_max; /* in pages */
 	bool starved;		 /* Xen, of memory for tables */
 	struct process processes[PROCESSES];
+	struct grant grants[GRANTS];
+	struct grant_map grant_maps[GRANT_MAPS];
+	unsigned fail_segment;
+	int16_t segment_status;
 	bool watching;
 	uint64_t watched[WATCHED]; /* page numbers, 0: none */
 	unsigned stores, kill_after;
@@ -149,10 +170,16 @@ static_assert(HANDLES <= 32, "wake_handles has not so many bits");
 struct common {
 	xentoollog_logger *logger;
 	int domid;	     /* restricted to this one, or -1 */
+	bool grants;	     /* a handle of gntdev's */
+	bool null;	     /* ... that has become /dev/null */
 	struct common *next; /* opened before it by this process */
 };
 
 struct xendevicemodel_handle {
+	struct common c;
+};
+
+struct xengntdev_handle {
 	struct common c;
 };
 
@@ -347,6 +374,7 @@ open_handle(enum fake_xen_call call, xentoollog_logger *logger, size_t size)
 		return NULL;
 	handle->logger = logger;
 	handle->domid = -1;
+	handle->grants = call == XC_GNTTAB_OPEN;
 	handle->next = opened;
 	opened = handle;
 	return handle;
@@ -363,6 +391,8 @@ xentoolcore_restrict_all(domid_t domid)
 			error = EACCES;
 		else
 			c->domid = domid;
+		/* gntdev cannot be restricted: it is made useless. */
+		c->null |= c->grants;
 	}
 	return leave(error);
 }
@@ -803,6 +833,14 @@ xendevicemodel_set_isa_irq_level(
 
 #define TRAP_FLAG 0x100 /* single-step */
 
+static void
+count_store(void)
+{
+	xen->stores++;
+	if (xen->kill_after != 0 && --xen->kill_after == 0)
+		kill(getpid(), SIGKILL);
+}
+
 /* Of this process; a signal handler has no other way to know. */
 static uint8_t *watched_page[WATCHED + FAKE_XEN_SERVERS];
 static unsigned watched_pages;
@@ -836,9 +874,7 @@ on_step(int sig __attribute__((unused)),
 
 	uc->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
 	mprotect(storing, FAKE_XEN_PAGE, PROT_READ);
-	xen->stores++;
-	if (xen->kill_after != 0 && --xen->kill_after == 0)
-		kill(getpid(), SIGKILL);
+	count_store();
 }
 
 static bool
@@ -881,6 +917,11 @@ can_watch(void)
 
 static void
 watch(uint8_t *addr __attribute__((unused)))
+{
+}
+
+static void
+count_store(void)
 {
 }
 
@@ -1251,8 +1292,315 @@ xenforeignmemory_unmap_resource(xenforeignmemory_handle *fmem
 }
 
 /*
+ * Grants.  As Linux's gntdev has it: a mapping is whole or fails with EINVAL,
+ * whatever Xen has against it; copies go on after one that fails, which tells in
+ * its status, but what cannot be a copy at all ends the call.
+ */
+
+/* The libraries' own words, which a guest can provoke. */
+static void
+grumble(const xengnttab_handle *xgt, const char *what)
+{
+	int error = errno;
+
+	if (xgt->c.logger != NULL)
+		xtl_log(xgt->c.logger, XTL_ERROR, error, "gnttab", "%s", what);
+	else
+		fprintf(stderr, "gnttab: error: %s\n", what);
+	errno = error;
+}
+
+static int
+enter_grants(enum fake_xen_call call, const xengnttab_handle *xgt)
+{
+	int error = enter(call);
+
+	return error == 0 && xgt->c.null ? ENOTTY : error;
+}
+
+/* What Xen says to the use of a grant, for writing or not. */
+static int16_t
+look_up_grant(uint32_t domid, uint32_t ref, bool write)
+{
+	const struct grant *g = &xen->grants[ref % GRANTS];
+
+	if (domid != xen->domid || xen->life != FAKE_XEN_ALIVE)
+		return GNTST_bad_domain;
+	if (ref >= GRANTS)
+		return GNTST_bad_gntref;
+	if (g->gfn == 0 || g->elsewhere || (write && g->readonly))
+		return GNTST_general_error;
+	return frame(g->gfn) == 0 ? GNTST_bad_page : GNTST_okay;
+}
+
+/* Xen knows what is written by way of grants. */
+static void
+mark_dirty(uint64_t gfn)
+{
+	if (xen->copying && frame(gfn) != 0)
+		*copied(gfn) = checksum(gfn);
+}
+
+xengnttab_handle *
+xengnttab_open(struct xentoollog_logger *logger,
+    unsigned open_flags __attribute__((unused)))
+{
+	xengnttab_handle *xgt =
+	    open_handle(XC_GNTTAB_OPEN, logger, sizeof(xengnttab_handle));
+
+	if (xgt == NULL)
+		return NULL;
+	/* What the dead had mapped has gone with them. */
+	lock();
+	for (int i = 0; i < GRANT_MAPS; i++)
+		if (xen->grant_maps[i].pid != 0 &&
+		    kill(xen->grant_maps[i].pid, 0) < 0)
+			xen->grant_maps[i].pid = 0;
+	unlock();
+	return xgt;
+}
+
+int
+xengnttab_close(xengnttab_handle *xgt)
+{
+	xgt->c.null = true;
+	return 0;
+}
+
+/* Nothing can be done with it. */
+int
+xengnttab_fd(xengnttab_handle *xgt __attribute__((unused)))
+{
+	return xen_fd;
+}
+
+void *
+xengnttab_map_domain_grant_refs(xengnttab_handle *xgt, uint32_t count,
+    uint32_t domid, uint32_t *refs, int prot)
+{
+	int error = enter_grants(XC_GRANT_MAP, xgt);
+	bool write = prot & PROT_WRITE;
+	struct grant_map *m = xen->grant_maps;
+	uint8_t *p = MAP_FAILED;
+
+	for (uint32_t i = 0; error == 0 && i < count; i++) {
+		if (look_up_grant(domid, refs[i], write) != GNTST_okay)
+			error = EINVAL;
+		if (refs[i] != refs[0] + i)
+			die("references that are not consecutive");
+	}
+	while (error == 0 && m->pid != 0)
+		if (++m == xen->grant_maps + GRANT_MAPS)
+			die("too many grants are mapped");
+	if (error == 0 &&
+	    (p = reserve(NULL, count * FAKE_XEN_PAGE, 0)) == MAP_FAILED)
+		error = ENOMEM;
+	for (uint32_t i = 0; error == 0 && i < count; i++) {
+		xen_pfn_t gfn = xen->grants[refs[i]].gfn;
+
+		map_frames(p + i * FAKE_XEN_PAGE, prot, 1, &gfn);
+		if (is_watched(gfn))
+			watch(p + i * FAKE_XEN_PAGE);
+	}
+	if (error == 0)
+		*m = (struct grant_map){getpid(), refs[0], count, p};
+	if (leave(error) == 0)
+		return p;
+	grumble(xgt, "mmap failed");
+	return NULL;
+}
+
+int
+xengnttab_unmap(xengnttab_handle *xgt, void *addr, uint32_t count)
+{
+	int error = enter_grants(XC_GRANT_UNMAP, xgt);
+	struct grant_map *m = xen->grant_maps;
+
+	while (error == 0 && (m->pid != getpid() || m->addr != addr))
+		if (++m == xen->grant_maps + GRANT_MAPS)
+			error = EINVAL;
+	if (error == 0 && m->n != count)
+		error = EINVAL;
+	if (error == 0) {
+		for (uint32_t i = 0; i < count; i++)
+			mark_dirty(xen->grants[m->ref + i].gfn);
+		syscall(SYS_munmap, addr, count * FAKE_XEN_PAGE);
+		m->pid = 0;
+	}
+	return leave(error);
+}
+
+/* The guest's page, by a mapping of everything, which fake_xen_mapped() ignores. */
+static uint8_t *
+xens_view(uint64_t gfn)
+{
+	static struct state *of;
+	static uint8_t *all;
+
+	if (of != xen) {
+		of = xen;
+		all = sys_mmap(NULL, (size_t)xen->end_frame * FAKE_XEN_PAGE,
+		    PROT_READ | PROT_WRITE, MAP_SHARED, xen_fd, 0);
+		if (all == MAP_FAILED)
+			die("cannot map guest memory");
+	}
+	return all + (size_t)frame(gfn) * FAKE_XEN_PAGE;
+}
+
+static int16_t
+copy_segment(const xengnttab_grant_copy_segment_t *s)
+{
+	bool to = s->flags & GNTCOPY_dest_gref;
+	const union xengnttab_copy_ptr *theirs = to ? &s->dest : &s->source;
+	uint32_t ref = theirs->foreign.ref;
+	int16_t status = look_up_grant(theirs->foreign.domid, ref, to);
+	xen_pfn_t gfn;
+	uint8_t *page;
+
+	if (xen->fail_segment != 0 && --xen->fail_segment == 0)
+		return xen->segment_status;
+	if (status != GNTST_okay)
+		return status;
+	gfn = xen->grants[ref].gfn;
+	page = xens_view(gfn);
+	if (to)
+		memcpy(page + theirs->foreign.offset, s->source.virt, s->len);
+	else
+		memcpy(s->dest.virt, page + theirs->foreign.offset, s->len);
+	if (to)
+		mark_dirty(gfn);
+	if (to && xen->watching)
+		count_store();
+	return GNTST_okay;
+}
+
+int
+xengnttab_grant_copy(
+    xengnttab_handle *xgt, uint32_t count, xengnttab_grant_copy_segment_t *segs)
+{
+	int error = enter_grants(XC_GRANT_COPY, xgt);
+
+	for (uint32_t i = 0; error == 0 && i < count; i++) {
+		xengnttab_grant_copy_segment_t *s = &segs[i];
+		bool to = s->flags & GNTCOPY_dest_gref;
+		bool from = s->flags & GNTCOPY_source_gref;
+
+		if (to == from ||
+		    (to ? s->dest : s->source).foreign.offset + s->len >
+			FAKE_XEN_PAGE)
+			error = EINVAL;
+		else
+			s->status = copy_segment(s);
+	}
+	if (leave(error) == 0)
+		return 0;
+	grumble(xgt, "ioctl GRANT COPY failed");
+	return -1;
+}
+
+/*
  * The other side.
  */
+
+/* A process that was killed has nothing mapped, even before it is waited for. */
+static bool
+lives(pid_t pid)
+{
+	char path[32], state = 'Z';
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (f == NULL)
+		return false;
+	if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		state = 'Z';
+	fclose(f);
+	return state != 'Z' && state != 'X';
+}
+
+uint32_t
+fake_xen_grant(uint64_t gpa, unsigned n, bool readonly)
+{
+	static uint32_t next = FIRST_GRANT;
+	unsigned found = 0, looked = 0;
+
+	lock();
+	/* Not the ones that were taken back last, by which errors would hide. */
+	for (; found < n; next++) {
+		if (looked++ > 2 * GRANTS)
+			die("the guest has no grants left");
+		if (next >= GRANTS) {
+			next = FIRST_GRANT - 1;
+			found = 0;
+			continue;
+		}
+		found = xen->grants[next].gfn != 0 ? 0 : found + 1;
+	}
+	for (unsigned i = 0; i < n; i++)
+		xen->grants[next - n + i] = (struct grant){
+		    .gfn = gpa / FAKE_XEN_PAGE + i, .readonly = readonly};
+	unlock();
+	return next - n;
+}
+
+static bool
+is_mapped(uint32_t ref)
+{
+	struct grant_map *m = xen->grant_maps;
+
+	for (; m < xen->grant_maps + GRANT_MAPS; m++) {
+		if (m->pid == 0 || ref - m->ref >= m->n)
+			continue;
+		if (lives(m->pid))
+			return true;
+		m->pid = 0;
+	}
+	return false;
+}
+
+bool
+fake_xen_ungrant(uint32_t ref, unsigned n)
+{
+	bool good = true;
+
+	lock();
+	for (; n > 0; n--, ref++) {
+		if (xen->grants[ref].gfn == 0 || is_mapped(ref))
+			good = false;
+		else
+			xen->grants[ref].gfn = 0;
+	}
+	unlock();
+	return good;
+}
+
+void
+fake_xen_grant_elsewhere(uint32_t ref)
+{
+	xen->grants[ref].elsewhere = true;
+}
+
+unsigned
+fake_xen_grants_mapped(void)
+{
+	unsigned pages = 0;
+
+	for (unsigned i = 0; i < GRANT_MAPS; i++)
+		if (xen->grant_maps[i].pid != 0 &&
+		    lives(xen->grant_maps[i].pid))
+			pages += xen->grant_maps[i].n;
+	return pages;
+}
+
+void
+fake_xen_fail_segment(unsigned nth, int16_t status)
+{
+	lock();
+	xen->fail_segment = nth;
+	xen->segment_status = status;
+	unlock();
+}
 
 static void
 fill_bank(struct bank *bank, uint64_t gpa, uint64_t size)

@@ -26,6 +26,7 @@
 #include <xendevicemodel.h>
 #include <xenevtchn.h>
 #include <xenforeignmemory.h>
+#include <xengnttab.h>
 #include <xentoolcore.h>
 
 #include <xen/hvm/ioreq.h>
@@ -60,6 +61,10 @@ enum fake_xen_call {
 	XC_UNMAP,
 	XC_MAP_RESOURCE,
 	XC_UNMAP_RESOURCE,
+	XC_GNTTAB_OPEN,
+	XC_GRANT_MAP,
+	XC_GRANT_UNMAP,
+	XC_GRANT_COPY,
 	XC_EVTCHN_OPEN,
 	XC_EVTCHN_FD,
 	XC_BIND_INTERDOMAIN,
@@ -132,6 +137,25 @@ void *fake_xen_ram(uint64_t gpa);
  */
 void fake_xen_take_page(uint64_t gpa);
 void fake_xen_give_page(uint64_t gpa);
+
+/*
+ * The guest's grants.  It lends 'n' pages from that at 'gpa' on to vdisk's
+ * domain, by consecutive references, of which the first is returned.  It takes
+ * them back; false: somebody has one mapped, or it was never lent.  And it has
+ * lent one to another domain.
+ */
+uint32_t fake_xen_grant(uint64_t gpa, unsigned n, bool readonly);
+bool fake_xen_ungrant(uint32_t ref, unsigned n);
+void fake_xen_grant_elsewhere(uint32_t ref);
+
+/* So many pages of grants are mapped, by processes that live. */
+unsigned fake_xen_grants_mapped(void);
+
+/*
+ * The 'nth' segment from now on that is copied has this status, GNTST_*, and
+ * nothing happens; as Xen has it if, say, the page is paged out.
+ */
+void fake_xen_fail_segment(unsigned nth, int16_t status);
 
 /*
  * The guest is being copied, as for a migration, or not any more (x86 only).

@@ -52,6 +52,7 @@
 #include "fake_ioreq.h"
 #include "fake_log.h"
 #include "fuzz.h"
+#include "grant.h"
 #include "guest.h"
 #include "ioreq.h"
 #include "sqe.h"
@@ -69,7 +70,7 @@
 /* What the guest does to its memory is not for the sanitizer to judge. */
 #define GUEST	__attribute__((no_sanitize("address", "undefined")))
 
-#define BASE	UINT64_C(0x40000000)
+#define BASE	(granted ? UINT64_C(1) << 63 : UINT64_C(0x40000000))
 #define PAGE	4096
 #define MEMORY	0x10000
 #define SECTOR	512
@@ -133,6 +134,11 @@ struct owed {
 	uint8_t read[DATA_MAX];
 };
 
+/* Pages are granted by their numbers; a hole is one that is not, or not now. */
+struct grants {
+	int unused;
+};
+
 /* What is to be done at a tick. */
 struct later {
 	unsigned at; /* 0: nothing */
@@ -159,6 +165,8 @@ static struct device *dev;
 static bool read_only;
 static bool legacy;
 static bool direct; /* with O_DIRECT */
+static bool granted;
+static struct grants grants;
 
 static struct {
 	struct io_uring_sqe sqes[BLK_REQS];
@@ -169,6 +177,7 @@ static struct {
 	struct io_uring *ring;
 	int fd[2]; /* the disk: buffered, direct */
 	uint8_t *buffers;
+	void *pool;	 /* the same, registered or not */
 	size_t room;	 /* bytes of them */
 	bool left;	 /* something was not taken */
 	unsigned errors; /* submissions that do not go as usual */
@@ -417,6 +426,77 @@ guest_map(struct guest *g, uint64_t gpa, size_t len)
 	return good ? g->memory + from : NULL;
 }
 
+void *
+grant_address(uint64_t addr, uint64_t len)
+{
+	active = true;
+	lookups++;
+	tick();
+	if (addr < BASE || addr > BASE + (UINT64_C(1) << 44) ||
+	    len > BASE + (UINT64_C(1) << 44) - addr)
+		return NULL;
+	if (addr - BASE <= MEMORY && len <= MEMORY - (addr - BASE))
+		show(addr, len);
+	return (void *)(uintptr_t)addr;
+}
+
+/* One byte after the other.  False: it is not granted. */
+GUEST static bool
+copy_byte(uint64_t at, uint8_t *p, bool to_guest)
+{
+	volatile uint8_t *memory = guest.memory;
+
+	if (at >= MEMORY || guest.hole[at / PAGE])
+		return false;
+	CHECK(!to_guest || permitted(at, 1),
+	    "a copy to memory that is not writable");
+	if (to_guest)
+		memory[at] = *p;
+	else
+		*p = memory[at];
+	return true;
+}
+
+bool
+guest_copy_all(struct grants *g, const struct iovec *iov, void *p, size_t len,
+    bool to_guest, void *status)
+{
+	uint8_t *at = p, zero = 0;
+	bool good = true;
+
+	CHECK((g != NULL) == granted, "grants that are not the device's");
+	active = true;
+	for (; len > 0; iov++) {
+		size_t some = MIN(len, iov->iov_len);
+		uint64_t from = (uintptr_t)iov->iov_base - BASE;
+
+		if (granted && (uintptr_t)iov->iov_base >= BASE)
+			for (size_t i = 0; i < some; i++)
+				good &= copy_byte(from + i, at + i, to_guest);
+		else if (to_guest)
+			memcpy(iov->iov_base, at, some);
+		else
+			memcpy(at, iov->iov_base, some);
+		at += some;
+		len -= some;
+		if (granted)
+			tick();
+	}
+	if (status != NULL && granted)
+		good &= copy_byte((uintptr_t)status - BASE, &zero, true);
+	else if (status != NULL)
+		*(uint8_t *)status = 0;
+	return good;
+}
+
+/* In the place of aligned_alloc() for the engine, to be freed with it. */
+void *
+fuzz_alloc(size_t align, size_t size)
+{
+	return posix_memalign(&kernel.pool, align, size) == 0 ? kernel.pool
+							      : NULL;
+}
+
 void
 guest_wrote(struct guest *g, uint64_t gpa, uint64_t len)
 {
@@ -450,7 +530,7 @@ uint64_t
 guest_mapped(const struct guest *g)
 {
 	(void)g;
-	return MEMORY;
+	return granted ? 0 : MEMORY;
 }
 
 void
@@ -656,6 +736,15 @@ vector(const struct io_uring_sqe *sqe, struct iovec *one, unsigned *n)
 }
 
 /*
+ * Whether the data go through a buffer of the device's.
+ */
+static bool
+is_bounced(const struct io_uring_sqe *sqe)
+{
+	return is_direct(sqe) || granted;
+}
+
+/*
  * Whether the operation is a part of the request that the driver made: at its
  * place on the disk, for 'bytes' of it, and with the byte of memory that
  * belongs there.
@@ -697,11 +786,11 @@ check_belongs(
 	from = o->sector * SECTOR;
 	CHECK(sqe->off >= from && sqe->off < from + o->len,
 	    "an operation elsewhere than the request");
-	CHECK(is_direct(sqe) ||
+	CHECK(is_bounced(sqe) ||
 		  (uint8_t *)iov->iov_base ==
 		      guest.memory + slot_of(o) + SLOT_DATA + (sqe->off - from),
 	    "an operation with memory of another place");
-	CHECK(!(is_direct(sqe) && is_write(sqe)) ||
+	CHECK(!(is_bounced(sqe) && is_write(sqe)) ||
 		  holds(slot_of(o) + SLOT_DATA + (sqe->off - from),
 		      iov->iov_base, bytes),
 	    "other data than the guest's");
@@ -819,7 +908,9 @@ check_op(const struct io_uring_sqe *sqe)
 	if (is_read(sqe) || is_write(sqe))
 		check_alone(sqe);
 	for (unsigned i = 0; i < n; i++) {
-		if (!is_direct(sqe) && !writes_zeros(sqe))
+		CHECK((uintptr_t)iov[i].iov_base >> 63 == 0,
+		    "a grant that is taken for a pointer");
+		if (!is_bounced(sqe) && !writes_zeros(sqe))
 			check_buffer(sqe, &iov[i]);
 		sum += iov[i].iov_len;
 	}
@@ -971,7 +1062,7 @@ open_disk(void)
 	return blk_open(&lg.logger, disk_path,
 	    DISK_NO_LOCK | (read_only ? DISK_READ_ONLY : 0) |
 		(direct ? DISK_DIRECT : 0),
-	    "fuzz");
+	    "fuzz", granted ? &grants : NULL);
 }
 
 static void
@@ -993,7 +1084,8 @@ close_disk(void)
 	free(blk);
 	free(
 	    kernel.ring); /* with all of the engine, of which it is the first */
-	free(kernel.buffers);
+	free(kernel.pool != NULL ? kernel.pool : kernel.buffers);
+	kernel.pool = NULL;
 	close(kernel.fd[0]);
 	close(kernel.fd[1]);
 	blk = NULL;
@@ -1117,6 +1209,8 @@ serve(struct access *a)
 	bool done;
 
 	if (a->kind == ACCESS_INVALIDATE) {
+		if (guest_mapped(&guest) == 0)
+			return true;
 		if (!device_idle(dev))
 			return false;
 		CHECK(kernel.nops == 0, "memory goes under an operation");
@@ -1273,7 +1367,8 @@ static uint64_t
 wanted(unsigned a)
 {
 	return FEATURE(VIRTIO_F_VERSION_1) |
-	       (uint64_t)(a & 1) << VIRTIO_RING_F_INDIRECT_DESC |
+	       (uint64_t)granted << VIRTIO_F_ACCESS_PLATFORM |
+	       (uint64_t)(a & !granted) << VIRTIO_RING_F_INDIRECT_DESC |
 	       (uint64_t)(a >> 1 & 1) << VIRTIO_RING_F_EVENT_IDX |
 	       (uint64_t)(a >> 2 & 1) << VIRTIO_BLK_F_FLUSH |
 	       (uint64_t)(a >> 4 & 1) << VIRTIO_BLK_F_CONFIG_WCE;
@@ -1958,6 +2053,12 @@ wants_direct(void)
 	return can && (prog[0].c & 8);
 }
 
+static bool
+wants_grants(void)
+{
+	return (prog[0].c & 16) && !(prog[0].c & 4);
+}
+
 static void
 clear_world(void)
 {
@@ -1996,10 +2097,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	prog_at = 0;
 	/* To open a disk costs as much as to use it: keep it if possible. */
 	if (blk != NULL &&
-	    (read_only != (prog[0].c & 1) || direct != wants_direct()))
+	    (read_only != (prog[0].c & 1) || direct != wants_direct() ||
+		granted != wants_grants()))
 		close_disk();
 	read_only = prog[0].c & 1;
 	direct = wants_direct();
+	granted = wants_grants();
 	legacy = prog[0].c & 4;
 	page_size = alignment = 0;
 	open_device();

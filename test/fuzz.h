@@ -43,6 +43,11 @@ enum code {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /*
+ * What engine.c, compiled for the fuzzer, calls in place of aligned_alloc().
+ */
+void *fuzz_alloc(size_t align, size_t size);
+
+/*
  * Change the program of 'size' bytes, which has room for 'max_size'; its size
  * then.  The first one changes operations, and is for libFuzzer to call; the
  * other one changes bytes, and is libFuzzer's.

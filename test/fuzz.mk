@@ -20,6 +20,8 @@ $(FUZZ)/%.o: SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 $(FUZZ_DEVICE:%=$(FUZZ)/%.o): SANITIZE += -fsanitize=fuzzer-no-link \
     -fsanitize-coverage=trace-loads,trace-stores $(FUZZ_COUNT)
 
+$(FUZZ)/engine.o: DEFINES += -Daligned_alloc=fuzz_alloc
+
 $(FUZZ)/%.o: %.c GNUmakefile test/fuzz.mk | fuzz-packages
 	@mkdir -p $(@D)
 	$(call say,CC)$(FUZZ_CC) $(ALL_CFLAGS) -c -o $@ $<

@@ -23,7 +23,7 @@ struct device *dev;
 bool
 open_unit(const char *path, unsigned how, bool legacy)
 {
-	blk = blk_open(&lg.logger, path, DISK_NO_LOCK | how, "serial");
+	blk = blk_open(&lg.logger, path, DISK_NO_LOCK | how, "serial", NULL);
 	ck_assert_ptr_nonnull(blk);
 	dev = device_open(&lg.logger, &io, guest, blk, legacy);
 	return dev != NULL;

@@ -106,7 +106,7 @@ done
 root=$dir/dom0
 # vdisk's, and one that the C library loads when a thread is cancelled
 for library in libxendevicemodel.so.1 libxenforeignmemory.so.1 \
-    libxenevtchn.so.1 libxentoolcore.so.1 libxentoollog.so.1 liburing.so.2 \
+    libxenevtchn.so.1 libxengnttab.so.1 libxentoolcore.so.1 libxentoollog.so.1 liburing.so.2 \
     libseccomp.so.2 libgcc_s.so.1; do
 	add_library "$library"
 done
