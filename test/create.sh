@@ -10,7 +10,7 @@ fake=$(mktemp -d) || exit 1
 trap 'rm -rf "$fake"' EXIT
 mkdir "$fake/bin" "$fake/log"
 sed "s|/var/log/xen|$fake/log|" xen/vdisk-create > "$fake/bin/vdisk-create"
-export fake PATH="$fake/bin:$PATH" NAME=guest DISKS='' ENTRIES=0 ON='' LIVES=1 BUSY=0
+export fake PATH="$fake/bin:$PATH" NAME=guest DISKS='' ENTRIES=0 ON='' LIVES=1 BUSY=0 GRANTS=0
 
 # program NAME: it is what is on standard input
 program() {
@@ -71,7 +71,7 @@ program xl <<-'END'
 			xenstore-write "/local/domain/$id/name" "$NAME"
 			dir=$backend/virtio_disk/$id/51712
 			if [ "$DISKS" ]; then
-				tell base=0x2000000 irq=33 dev=xvda mode=w \
+				tell base=0x2000000 irq=33 dev=xvda mode=w grant_usage="$GRANTS" \
 				    discard-enable=1 params="$DISKS" state=1
 				echo "$dir/state" > "$fake/news"
 				while announced; do sleep 0.01; done
@@ -79,7 +79,7 @@ program xl <<-'END'
 			fi
 			for i in $(seq "$ENTRIES"); do
 				dir=$backend/virtio/$id/$i
-				tell base=0x2000000 irq=33 type=virtio,device2
+				tell base=0x2000000 irq=33 type=virtio,device2 grant_usage="$GRANTS"
 			done
 			echo "Waiting for domain $NAME (domid $id) to die [pid 1]"
 		done
@@ -150,6 +150,14 @@ check 'and its disk is served as soon as the former vdisk leaves it' \
     sh -c 'cat "$fake/started"; [ "$(grep -c -e "-- 6 " "$fake/started")" = 4 ]'
 check 'for which xl has waited' test -e "$fake/ended"
 DISKS='' LIVES=1 BUSY=0 ENTRIES=1
+
+GRANTS=1
+check 'a guest that grants its memory is created' create 0 guest.cfg /srv/a
+check 'and its disk is served so' started '-d --grants -- 5 0x2000000 33 /srv/a'
+DISKS=/srv/b ENTRIES=0
+check 'so is one with a disk' create 0 guest.cfg
+check 'which is served so, too' started '-d --grants -s xvda -- 5 0x2000000 33 /srv/b'
+DISKS='' ENTRIES=1 GRANTS=0
 
 for event in poweroff reboot crash watchdog; do
 	for action in restart restart_rename coredump_restart; do
