@@ -6,37 +6,17 @@
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 tree=$WORK/tree
-apt=$WORK/apt
+. "$top/test/apt.sh"
 if [ "$(id -u)" != 0 ]; then
 	echo 'skipped: cross: chroot needs root'
 	exit 0
 fi
 
 unpack() {
-	keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-	# shellcheck disable=SC2016	# the dollar sign is apt's
-	mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' \
-	    'Origin: Debian' 'Label: Debian' | head -n 1)
+	mirror=$(apt_mirror)
 	[ -n "$mirror" ] || { echo 'apt here uses no Debian mirror' >&2; exit 1; }
 	rm -rf "$WORK"
-	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
-	: > "$apt/status"
-	echo "deb [signed-by=$keyring] $mirror trixie main" > "$apt/sources.list"
-	cat > "$apt/apt.conf" <<-END
-		APT::Architecture "amd64";
-		APT::Architectures { "amd64"; "arm64"; };
-		APT::Sandbox::User "";
-		Acquire::Languages "none";
-		Acquire::Retries "3";
-		Dir::State "$apt";
-		Dir::State::status "$apt/status";
-		Dir::Cache "$apt/cache";
-		Dir::Etc::sourcelist "$apt/sources.list";
-		Dir::Etc::sourceparts "/dev/null";
-		Dir::Etc::preferences "/dev/null";
-		Dir::Etc::preferencesparts "/dev/null";
-	END
-	export APT_CONFIG="$apt/apt.conf"
+	apt_own "$WORK/apt" "$mirror" trixie amd64 arm64
 	apt-get -q update
 	apt-get -qy --download-only --no-install-recommends install \
 	    make pkgconf dash coreutils grep gcc-aarch64-linux-gnu clang \

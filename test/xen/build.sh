@@ -86,7 +86,7 @@ stage() {
 # The stages must find the same machine, whatever its release is then.
 export VDISK_XEN_DIR="$dir" RELEASE="$release" XEN_SOURCE="$source"
 cd "$here"
-stage packages machine/packages.list
+stage packages machine/apt.sh ../apt.sh machine/packages.list
 stage xen machine/xen.config "$top/xen/vdisk.te"
 [ -z "$source" ] || stage tools machine/toolstack.sh
 ! libxl_is_patched || stage libxl machine/toolstack.sh "$top/xen/libxl-vdisk.patch"

@@ -11,41 +11,9 @@
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 . "$here/common.sh"
+. "$here/machine/apt.sh"
 
 new=$dir/new
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-
-# again COMMAND...: try it three times before it is given up
-again() {
-	"$@" || { sleep 2; "$@"; } || { sleep 4; "$@"; }
-}
-
-# settle DIRECTORY RELEASE: an apt of its own, for this release
-settle() {
-	apt=$1
-	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
-	: > "$apt/status"
-	for type in deb deb-src; do
-		echo "$type [signed-by=$keyring] $mirror $2 main"
-	done > "$apt/sources.list"
-	# All else, a proxy for one, is as the computer has it.
-	cat > "$apt/apt.conf" <<-END
-		APT::Architecture "$arch";
-		APT::Architectures { "$arch"; };
-		APT::Sandbox::User "";
-		Acquire::Languages "none";
-		Acquire::Retries "2";
-		Dir::State "$apt";
-		Dir::State::status "$apt/status";
-		Dir::Cache "$apt/cache";
-		Dir::Etc::sourcelist "$apt/sources.list";
-		Dir::Etc::sourceparts "/dev/null";
-		Dir::Etc::preferences "/dev/null";
-		Dir::Etc::preferencesparts "/dev/null";
-	END
-	export APT_CONFIG="$apt/apt.conf"
-	again apt-get update --error-on=any
-}
 
 # fetch_source: Debian's source of Xen.  Some mirrors do not serve .dsc files,
 # which apt can do without.
@@ -136,9 +104,7 @@ why() {
 	sed -n 's/^E: \(Failed to fetch \)\{0,1\}//p' "$new.log" | head -n 1
 }
 
-# shellcheck disable=SC2016 # the dollar sign is apt's
-mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' \
-    'Origin: Debian' 'Label: Debian' | head -n 1)
+mirror=$(apt_mirror)
 if [ -z "$mirror" ]; then
 	echo 'apt here uses no Debian mirror, or has never been updated' >&3
 	exit 3

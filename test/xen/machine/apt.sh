@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=sh disable=SC2154
+# An apt that changes nothing on this computer.  Sourced by what fetches packages.
+. "$here/../apt.sh"
+
+# again COMMAND...: try it three times before it is given up
+again() {
+	"$@" || { sleep 2; "$@"; } || { sleep 4; "$@"; }
+}
+
+# settle DIRECTORY RELEASE: an apt of its own, for this release
+settle() {
+	apt_own "$1" "$mirror" "$2" "$arch"
+	sed -i 'p; s/^deb /deb-src /' "$1/sources.list"
+	again apt-get update --error-on=any
+}
