@@ -59,7 +59,7 @@ stage() {
 		echo "$inputs"
 		cat "$here/machine/$name.sh" "$@"
 		case $name in
-		packages) echo "${source:+without Xen}" ;;
+		packages) echo "${source:+without Xen}$kernel" ;;
 		xen) [ -z "$source" ] || (cd "$source" && source_files | xargs -0 cat 2>&1) ;;
 		esac
 	} | sha256sum)
@@ -84,7 +84,7 @@ stage() {
 }
 
 # The stages must find the same machine, whatever its release is then.
-export VDISK_XEN_DIR="$dir" RELEASE="$release" XEN_SOURCE="$source"
+export VDISK_XEN_DIR="$dir" RELEASE="$release" KERNEL="$kernel" XEN_SOURCE="$source"
 cd "$here"
 stage packages machine/apt.sh ../apt.sh machine/packages.list
 stage xen machine/xen.config "$top/xen/vdisk.te"

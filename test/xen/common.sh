@@ -48,6 +48,14 @@ if [ -n "$source" ]; then
 	fi
 	dir=$dir-${source##*/}
 fi
+kernel=${KERNEL:-}			# the suite with its kernel, if not the release
+case $kernel in
+*[!a-z-]*)
+	echo "KERNEL=$kernel: no suite of Debian's, as trixie-backports is"
+	exit 2
+	;;
+?*) dir=$dir-$kernel ;;
+esac
 # A machine of a release that was asked for is one of its own, unless the other
 # happens to be of that release.
 [ -z "$release" ] || [ "$(cat "$dir/release" 2>/dev/null)" = "$release" ] ||

@@ -54,11 +54,12 @@ configure() {
 	rm -f "/run/$name.silent" "/run/$name.created"
 }
 
-# Without 'acpi' xl mem-set dies of an assertion.  An xl that knows no virtio
+# Linux 7 keeps 64 MiB for who needs memory in one piece, and has too little then to
+# start.  Without 'acpi' xl mem-set dies of an assertion.  An xl that knows no virtio
 # entries gets disks, of $target, which need not be what vdisk serves.
 describe_arm64() {
 	local name left=$1 disks=${pv_disk:-}
-	echo 'cmdline = "console=hvc0"'
+	echo 'cmdline = "console=hvc0 cma=0"'
 	echo "memory  = ${memory:-128}"
 	echo 'acpi    = 0'
 	[ "$1" = 0 ] || ! knows_entries || echo 'virtio = ['

@@ -25,6 +25,33 @@ fetch_source() {
 	)
 }
 
+# depends PACKAGE PATTERN: what it depends on, of what the pattern says
+depends() {
+	apt-cache depends "$1" | sed -n "s/^ *Depends: $2\$/\\1/p"
+}
+
+# fetch_kernel: the newest of this apt.  Those of 7 and later are split into
+# packages with the same version in their names.
+fetch_kernel() {
+	case $arch in
+	arm64) image=linux-image-cloud-arm64 ;;
+	amd64) image=linux-image-amd64 ;; # that for clouds cannot be dom0
+	esac
+	image=$(depends "$image" '\(linux-image-.*\)')
+	if [ -z "$image" ]; then
+		echo 'E: there is no kernel in its index'
+		return 1
+	fi
+	rm -rf "$new/kernel"
+	mkdir -p "$new/kernel"
+	# shellcheck disable=SC2046 # a list of words
+	(
+		cd "$new/kernel" &&
+		    again apt-get download "$image" \
+			$(depends "$image" "\(linux-[a-z]*-${image#linux-image-}\)")
+	)
+}
+
 # fetch_depended PACKAGE...: these and all that they need
 fetch_depended() {
 	again apt-get -y --download-only --no-install-recommends install "$@"
@@ -32,29 +59,20 @@ fetch_depended() {
 
 # fetch RELEASE: all that a machine of that release is made of
 fetch() {
-	rm -rf "$new"
+	rm -rf "$new/apt" "$new/packages" "$new/source" "$new/computer"
 	mkdir -p "$new/packages" "$new/source" "$new/computer"
 	settle "$new/apt" "$1" || return
 	echo "$1" > "$new/release"
-	xen=$(apt-cache depends "xen-system-$arch" |
-	    sed -n "s/^ *Depends: xen-hypervisor-\\([0-9.]*\\)-$arch/\\1/p")
-	case $arch in
-	arm64) kernel=linux-image-cloud-arm64 ;;
-	amd64) kernel=linux-image-amd64 ;; # that for clouds cannot be dom0
-	esac
-	kernel=$(apt-cache depends "$kernel" |
-	    sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
-	if [ -z "$xen" ] || [ -z "$kernel" ]; then
-		echo 'E: there is no Xen, or no kernel, in its index'
+	xen=$(depends "xen-system-$arch" "xen-hypervisor-\\([0-9.]*\\)-$arch")
+	if [ -z "$xen" ]; then
+		echo 'E: there is no Xen in its index'
 		return 1
 	fi
 	echo "$xen" > "$new/version"
+	[ "$kernel" ] || fetch_kernel || return
 	[ "$arch" != arm64 ] || [ -n "$source" ] || again fetch_source || return
 	# shellcheck disable=SC2046 # a list of words
-	(
-		cd "$new/packages" &&
-		    again apt-get download "$kernel" $(packages "$1")
-	) || return
+	(cd "$new/packages" && again apt-get download $(packages "$1")) || return
 	[ "$arch" = amd64 ] || return 0
 	# Two QEMUs, HVM guests' device model and the computer itself, with
 	# the hundred libraries that they need.
@@ -110,6 +128,14 @@ if [ -z "$mirror" ]; then
 	exit 3
 fi
 
+rm -rf "$new"
+if [ "$kernel" ] &&
+    ! { settle "$new/apt-kernel" "$kernel" && fetch_kernel; } > "$new.log" 2>&1; then
+	cat "$new.log"
+	echo "KERNEL=$kernel cannot be had: $(why)" >&3
+	exit 3
+fi
+
 # A machine that is renewed stays what it is.
 before=$(cat "$dir/release" 2>/dev/null || true)
 missing=
@@ -127,6 +153,7 @@ for release in ${release:-${before:-trixie bookworm}} none; do
 done
 [ -z "$missing" ] || echo "$missing; taking $release instead" >&3
 
+mv "$new"/kernel/*.deb "$new/packages/"
 unpack "$new/packages" "$new/tree"
 if ls "$new"/computer/*.deb > /dev/null 2>&1; then
 	unpack "$new/computer" "$new/emulator"
