@@ -20,6 +20,10 @@ if [ "$1" = dom0less-root ] && [ "$(xen_minor)" -lt 21 ]; then
 	echo "skip: $1: Xen 4.$(xen_minor) does not know trap-unmapped-accesses"
 	exit
 fi
+if [ ! -e "$guest_dir/guest.cpio" ]; then
+	echo "there is no guest in $guest_dir; test/xen/build.sh makes it"
+	exit 1
+fi
 run=$dir/run/$1
 limit=${VDISK_XEN_TIMEOUT:-1800}
 input=/dev/null
@@ -55,6 +59,10 @@ cp -r "$here/scenario/." "$run/overlay/scenario/"
 cp "$here/scenario/$1.sh" "$run/overlay/scenario/main.sh"
 cp "$dir/vdisk" "$top/xen/vdisk-create" "$run/overlay/usr/sbin/"
 cp "$dir/attack.so" "$run/overlay/usr/lib/"
+if [ -n "$guest" ]; then
+	mkdir "$run/overlay/guest"
+	cp "$guest_dir/Image" "$guest_dir/guest.cpio" "$run/overlay/guest/"
+fi
 # A scenario with a device tree of its own has a guest that Xen makes from it.
 toolstack=yes
 [ ! -e "$here/scenario/$1.dts" ] || toolstack=no
@@ -64,6 +72,7 @@ toolstack=yes
 	echo "limit=$((limit > 120 ? limit - 60 : limit))"
 	echo "export arch=$arch xen_minor=$(xen_minor) checks='${CHECKS:-*}'"
 	echo "export OPTIONS='${OPTIONS:-}' ROUNDS=${ROUNDS:-$rounds}"
+	echo "export guest='$guest'"
 	echo "export VCPUS=${VCPUS:-2} LEAST=${LEAST:-$least}"
 	echo 'export green= red= bold= dim= plain= size='
 	if [ -t 1 ]; then
@@ -82,11 +91,11 @@ load_tree() {
 	cp "$here/scenario/$1-init" "$run/guest/init"
 	cp "$top/xen/vdisk-bind" "$run/guest/"
 	(cd "$run/guest" && find . | cpio --quiet -o -H newc -R 0:0) |
-	    cat "$dir/guest.cpio" - > "$run/ramdisk"
+	    cat "$guest_dir/guest.cpio" - > "$run/ramdisk"
 	dtc -q -O dtb -o "$run/guest.dtb" "$here/scenario/dom0less-guest.dts"
 	{
 		dtc -q -I dtb "$run/computer.dtb"
-		sed "s/IMAGE/$(stat -c %s "$dir/Image")/
+		sed "s/IMAGE/$(stat -c %s "$guest_dir/Image")/
 			s/DOM0/$(stat -c %s "$run/initrd")/
 			s/RAMDISK/$(stat -c %s "$run/ramdisk")/
 			s/TREE/$(stat -c %s "$run/guest.dtb")/" "$here/scenario/dom0less.dts"
@@ -103,7 +112,9 @@ arm64)
 	# tables; QEMU then forgets all translations twice in each system call.
 	# Elsewhere that is cheap, and here nobody is to be kept from anything.
 	name=$1
-	set -- qemu-system-aarch64 -smp "$processors" -m 2048 -cpu cortex-a57 \
+	cpu=cortex-a57
+	case $guest in *-16k) cpu=neoverse-n1 ;; esac	# has pages of 16 KiB
+	set -- qemu-system-aarch64 -smp "$processors" -m 2048 -cpu "$cpu" \
 	    -machine virt,virtualization=on,gic-version=3 \
 	    -global virtio-mmio.force-legacy=false -device virtio-serial-device
 	# Addresses: all files must miss QEMU's device tree and each other.
@@ -116,7 +127,7 @@ arm64)
 		load_tree "$name"
 		set -- "$@" -dtb "$run/machine.dtb"
 		for file in "0x49000000,file=$dir/Image" "0x50000000,file=$run/initrd" \
-		    "0x58000000,file=$dir/Image" "0x5c000000,file=$run/ramdisk" \
+		    "0x58000000,file=$guest_dir/Image" "0x5c000000,file=$run/ramdisk" \
 		    "0x5f000000,file=$run/guest.dtb"; do
 			set -- "$@" -device "loader,force-raw=on,addr=$file"
 		done

@@ -49,15 +49,16 @@ have_space() {
 
 # stage NAME INPUT...: run machine/NAME.sh, unless it has run already with the
 # same inputs, and so had all stages before it.  Packages that cannot be had anew
-# are used as they were.
+# are used as they were.  NAME-WHICH is one of several of that name.
 inputs=
 stage() {
 	name=$1
+	script=machine/${name%%-*}.sh
 	shift
 	before=$(cat "$dir/$name.done" 2>/dev/null) || true
 	inputs=$({
 		echo "$inputs"
-		cat "$here/machine/$name.sh" "$@"
+		cat "$here/$script" "$@"
 		case $name in
 		packages) echo "${source:+without Xen}$kernel" ;;
 		xen) [ -z "$source" ] || (cd "$source" && source_files | xargs -0 cat 2>&1) ;;
@@ -65,10 +66,14 @@ stage() {
 	} | sha256sum)
 	[ "$before" != "$inputs" ] || return 0
 	have_space
-	[ "$name" = packages ] || rm -f "$dir/$name.done" "$dir/images.done"
+	case $name in
+	packages) ;;
+	guest-*) rm -f "$dir/$name.done" ;;	# nothing else is made from it
+	*) rm -f "$dir/$name.done" "$dir/images.done" ;;
+	esac
 	start=$(date +%s)
 	status=0
-	"$here/machine/$name.sh" 3>&1 > "$dir/log/$name.log" 2>&1 || status=$?
+	"$here/$script" 3>&1 > "$dir/log/$name.log" 2>&1 || status=$?
 	if [ "$status" = 0 ]; then
 		echo "$inputs" > "$dir/$name.done"
 		echo "$name: $(($(date +%s) - start)) s"
@@ -91,3 +96,4 @@ stage xen machine/xen.config "$top/xen/vdisk.te"
 [ -z "$source" ] || stage tools machine/toolstack.sh
 ! libxl_is_patched || stage libxl machine/toolstack.sh "$top/xen/libxl-vdisk.patch"
 stage images machine/guest-init verify.c rate.c absent.c "$top/xen/vdisk.asl"
+[ -z "$guest" ] || stage "${guest_dir##*/}" machine/apt.sh ../apt.sh

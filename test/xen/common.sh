@@ -66,6 +66,15 @@ if [ -n "$release" ] && [ "$(cat "$dir/release" 2>/dev/null || echo "$release")"
 	echo "RELEASE=$release: $dir is a machine of $(cat "$dir/release")"
 	exit 2
 fi
+guest=${GUEST:-}			# SUITE/FLAVOUR of the guests' kernel, or none
+case $guest in
+'' | *?/?*) ;;
+*)
+	echo "GUEST=$guest: no SUITE/FLAVOUR, such as trixie/arm64-16k"
+	exit 2
+	;;
+esac
+guest_dir=$dir${guest:+/guest-$(echo "$guest" | tr / -)} # with Image and guest.cpio
 tree=$dir/tree				# its packages, unpacked
 emulator=$dir/emulator			# and those of the x86 computer
 lib=$tree/usr/lib/$triplet
