@@ -22,8 +22,7 @@ disks() {
 up() {
 	within 120 booted "$1" "$2" ||
 	    { echo 'not up after 120 s:'; tail -n 5 "/log/guest-$1.log"; return 1; }
-	xl domid "$1" > "/run/$1.domid"
-	xenstore-read "/local/domain/$(cat "/run/$1.domid")/console/tty" > "/run/$1.tty"
+	moved "$1"
 	rm -f "/run/$1.silent"
 }
 booted() {
@@ -32,12 +31,12 @@ booted() {
 
 # reboot_in NAME
 reboot_in() {
-	echo '100 reboot -f' > "$(cat "/run/$1.tty")"
+	send_in "$1" 'reboot -f'
 }
 
 # poweroff_in NAME
 poweroff_in() {
-	echo '100 poweroff -f' > "$(cat "/run/$1.tty")"
+	send_in "$1" 'poweroff -f'
 }
 
 # vdisks N: whether so many run

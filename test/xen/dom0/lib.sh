@@ -190,8 +190,9 @@ vdisk_ended() {
 # start NAME: let the guest run, and wait until it listens to do_in
 start() {
 	xl unpause "$1"
-	within 120 grep -q 'The guest is up' "/log/guest-$1.log" ||
-	    { echo 'not up after 120 s:'; tail -n 5 "/log/guest-$1.log"; return 1; }
+	within 120 grep -q 'The guest is up\|Kernel panic' "/log/guest-$1.log"
+	grep -q 'The guest is up' "/log/guest-$1.log" ||
+	    { echo 'it is not up:'; tail -n 12 "/log/guest-$1.log"; return 1; }
 	xenstore-read "/local/domain/$(cat "/run/$1.domid")/console/tty" > "/run/$1.tty"
 }
 
@@ -224,8 +225,15 @@ answered() {
 	tail -c "+$2" "$1" | grep -q "#$3=[0-9]*#"
 }
 
-# destroy NAME
+# send_in NAME COMMAND: tell the guest to do what nothing comes back from
+send_in() {
+	echo "0 $2" > "$(cat "/run/$1.tty")"
+}
+
+# destroy NAME: on one processor not before vdisk has unmapped what an idle guest had,
+# at which Xen would look again and again (CAVEATS in vdisk(8))
 destroy() {
+	[ "$(nproc)" != 1 ] || sleep 3
 	xl destroy "$1"
 }
 

@@ -56,7 +56,7 @@ check 'writing to it fails' \
 check 'reading it does not' says "$before" do_in again 'sha256sum < /dev/vdb'
 check 'its block device has not changed' says "$before" sh -c 'sha256sum < /tmp/second'
 check 'the guest had nothing to complain about' without_trouble again
-echo '100 poweroff -f' > "$(cat /run/again.tty)"
+send_in again 'poweroff -f'
 check 'the guest switches itself off and is gone' within 20 only_dom0
 check 'the first vdisk exits with status 0 within 2 s' vdisk_ended again 0 0 2
 check 'and so does the second' vdisk_ended again 1 0 2
