@@ -95,5 +95,6 @@ stage packages machine/apt.sh ../apt.sh machine/packages.list
 stage xen machine/xen.config "$top/xen/vdisk.te"
 [ -z "$source" ] || stage tools machine/toolstack.sh
 ! libxl_is_patched || stage libxl machine/toolstack.sh "$top/xen/libxl-vdisk.patch"
-stage images machine/guest-init verify.c rate.c absent.c "$top/xen/vdisk.asl"
+stage images machine/guest-init machine/u-boot.S machine/u-boot.dts verify.c rate.c \
+    absent.c "$top/xen/vdisk.asl"
 [ -z "$guest" ] || stage "${guest_dir##*/}" machine/apt.sh ../apt.sh

@@ -123,6 +123,15 @@ if [ "$arch" = amd64 ]; then
 	cp -r "$tree/usr/share/qemu/keymaps" "$dir/dom0/usr/share/qemu/"
 	iasl -p "$dir/dom0/guest/vdisk" "$top/xen/vdisk.asl"
 fi
+u_boot=$tree/usr/lib/u-boot/qemu_arm64
+if [ -e "$u_boot/u-boot.bin" ]; then
+	# A guest that is not Linux, and what its device tree has beside
+	# shellcheck disable=SC2086 # a command and options
+	$cc -c -Wa,-I"$u_boot" -o "$dir/u-boot.o" "$here/machine/u-boot.S"
+	"${cross}objcopy" -O binary "$dir/u-boot.o" "$dir/dom0/guest/u-boot"
+	dtc -q -O dtb -o "$dir/dom0/guest/u-boot.dtb" "$here/machine/u-boot.dts"
+	add "$dir/dom0" /usr/sbin "$tree/usr/sbin/mkfs.ext4"
+fi
 if libxl_is_patched; then
 	# The libxl with vdisk, for those who ask for it
 	mkdir -p "$dir/dom0/usr/lib/patched"

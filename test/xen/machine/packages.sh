@@ -96,7 +96,7 @@ packages() {
 		/*:*xen*) continue ;;
 		esac
 		case $package in
-		"$1":*) echo "${package#*:}" ;;
+		"$1":* | "$arch":*) echo "${package#*:}" ;;
 		*:*) ;;
 		*) echo "$package" ;;
 		esac
