@@ -96,5 +96,5 @@ stage xen machine/xen.config "$top/xen/vdisk.te"
 [ -z "$source" ] || stage tools machine/toolstack.sh
 ! libxl_is_patched || stage libxl machine/toolstack.sh "$top/xen/libxl-vdisk.patch"
 stage images machine/guest-init machine/u-boot.S machine/u-boot.dts verify.c rate.c \
-    absent.c "$top/xen/vdisk.asl"
+    absent.c kexec.c "$top/xen/vdisk.asl"
 [ -z "$guest" ] || stage "${guest_dir##*/}" machine/apt.sh ../apt.sh

@@ -82,13 +82,13 @@ for kernel in "$tree/boot/vmlinuz-$kernel_version" \
     "$tree/usr/lib/modules/$kernel_version/vmlinuz"; do
 	[ ! -e "$kernel" ] || cp "$kernel" "$dir/Image"
 done
-for program in verify rate absent; do
+for program in verify rate absent kexec; do
 	# shellcheck disable=SC2086 # a command and an option
-	$cc -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/$program" "$here/$program.c"
+	$cc -O2 -Wall -Wextra -Werror -static -pthread -o "$dir/$program" "$here/$program.c" -lfdt
 done
 
 skeleton "$dir/guest"
-add "$dir/guest" /usr/bin "$dir/rate" "$dir/absent"
+add "$dir/guest" /usr/bin "$dir/rate" "$dir/absent" "$dir/kexec"
 add "$dir/guest" /usr/sbin "$tree/usr/sbin/mkfs.ext4" "$tree/usr/sbin/e2fsck"
 add_modules "$dir/guest" virtio_mmio virtio_blk xen-blkfront ext4 crc32c
 cp "$here/machine/guest-init" "$dir/guest/init"
