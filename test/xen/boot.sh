@@ -72,6 +72,7 @@ toolstack=yes
 	echo "limit=$((limit > 120 ? limit - 60 : limit))"
 	echo "export arch=$arch xen_minor=$(xen_minor) checks='${CHECKS:-*}'"
 	echo "export OPTIONS='${OPTIONS:-}' ROUNDS=${ROUNDS:-$rounds}"
+	echo "export PROFILE=${PROFILE:-}"
 	echo "export guest='$guest'"
 	echo "export VCPUS=${VCPUS:-2} LEAST=${LEAST:-$least}"
 	echo 'export green= red= bold= dim= plain= size='

@@ -241,3 +241,9 @@ destroy() {
 only_dom0() {
 	[ "$(xl list | wc -l)" = 2 ]
 }
+
+# guest_symbols: of the kernel of guest bench, if boot.sh's $PROFILE wants to name them
+guest_symbols() {
+	[ -z "$PROFILE" ] ||
+	    patience=1000 do_in bench 'gzip -c /proc/kallsyms | base64' > /log/kallsyms-guest
+}

@@ -24,6 +24,7 @@ patience=1000 do_in bench 'wait $!; status=$?; cat /tmp/rates; [ $status = 0 ]' 
     { cat /log/rates; exit 1; }
 
 cp /proc/kallsyms /log/
+guest_symbols
 echo 'Medians of the rates, and of the ratios of neighbours (and their range):'
 awk -v least="$LEAST" -f rates.awk /log/rates ||
     { echo "vdisk does less than $LEAST of what it does with a fixed setting"; exit 1; }
