@@ -59,9 +59,16 @@ cp -r "$here/scenario/." "$run/overlay/scenario/"
 cp "$here/scenario/$1.sh" "$run/overlay/scenario/main.sh"
 cp "$dir/vdisk" "$top/xen/vdisk-create" "$run/overlay/usr/sbin/"
 cp "$dir/attack.so" "$run/overlay/usr/lib/"
+[ ! -e "$dir/kernel.done" ] && [ -z "$guest" ] || mkdir "$run/overlay/guest"
 if [ -n "$guest" ]; then
-	mkdir "$run/overlay/guest"
 	cp "$guest_dir/Image" "$guest_dir/guest.cpio" "$run/overlay/guest/"
+fi
+if [ -e "$dir/kernel.done" ]; then
+	cp "$dir/Image-grants" "$run/overlay/guest/"
+	for domid in 0 1; do
+		sed "s/&grants 0/\&grants $domid/" "$here/scenario/grants.dts" |
+		    dtc -q -O dtb -o "$run/overlay/guest/grants-$domid.dtb"
+	done
 fi
 # A scenario with a device tree of its own has a guest that Xen makes from it.
 toolstack=yes

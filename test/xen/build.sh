@@ -1,8 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# Build the machine that boot.sh boots: Xen with IOREQ servers, a dom0 and a
-# guest, from Debian packages, or from Xen's source; an Arm machine, or an x86 one if
-# ARCH=amd64.  What is up to date is left alone.
+# build.sh [SCENARIO]: build the machine that boot.sh boots: Xen with IOREQ servers, a
+# dom0 and a guest, from Debian packages, or from Xen's source; an Arm machine, or an
+# x86 one if ARCH=amd64.  What is up to date is left alone.  The kernel of guests
+# that grant their memory is built if a scenario of that name asks for it, or one
+# of scenario/check/, for which it may be a pattern.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
@@ -68,7 +70,7 @@ stage() {
 	have_space
 	case $name in
 	packages) ;;
-	guest-*) rm -f "$dir/$name.done" ;;	# nothing else is made from it
+	kernel | guest-*) rm -f "$dir/$name.done" ;;	# nothing else is made from it
 	*) rm -f "$dir/$name.done" "$dir/images.done" ;;
 	esac
 	start=$(date +%s)
@@ -98,3 +100,13 @@ stage xen machine/xen.config "$top/xen/vdisk.te"
 stage images machine/guest-init machine/u-boot.S machine/u-boot.dts verify.c rate.c \
     absent.c kexec.c "$top/xen/vdisk.asl"
 [ -z "$guest" ] || stage "${guest_dir##*/}" machine/apt.sh ../apt.sh
+
+# asks_for_kernel NAME: whether one of these scenarios does
+asks_for_kernel() {
+	# shellcheck disable=SC2086 # a pattern
+	cat scenario/check/$1.sh "scenario/$1.sh" 2>/dev/null | grep -q /grants.sh
+}
+if [ "$arch" = arm64 ] && asks_for_kernel "${1:-}"; then
+	inputs=$(cat "$dir/packages.done")
+	stage kernel machine/kernel.config
+fi

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Real Xen on emulated hardware; see README.md here.
 
-# The machine, built if it is not there or out of date
+# The machine, built if it is not there or out of date, for what is to run on it
 xen-machine:
-	test/xen/build.sh
+	test/xen/build.sh '$(MACHINE_FOR)'
 
 xen-vdisk: xen-machine
 	test/xen/vdisk.sh
@@ -12,6 +12,7 @@ xen-vdisk: xen-machine
 BOOTS := $(if $(filter amd64,$(ARCH)),,dom0less dom0less-root driver-domain)
 
 # ONLY='20-*' runs only those, ONLY=dom0less only that boot.
+check-xen: MACHINE_FOR = $(or $(ONLY),*)
 check-xen: xen-vdisk
 	$(if $(filter $(BOOTS),$(ONLY)),,CHECKS='$(ONLY)' test/xen/boot.sh check)
 	$(foreach boot,$(if $(ONLY),$(filter $(BOOTS),$(ONLY)),$(BOOTS)),test/xen/boot.sh $(boot) &&) true
@@ -20,14 +21,17 @@ XEN_DIR := $(or $(VDISK_XEN_DIR),build/xen)
 
 # vdisk beside Xen's own backend and with fixed settings, on one processor, where
 # it is the same in every run, or with PROCESSORS=2 as fast as it goes here
+# GRANTS=1: with grants, beside the same without
+BENCH_XEN := bench$(if $(GRANTS),-grants)
+bench-xen profile-xen: MACHINE_FOR = $(BENCH_XEN)
 bench-xen: xen-vdisk
-	PROCESSORS=$(or $(PROCESSORS),1) test/xen/boot.sh bench
+	PROCESSORS=$(or $(PROCESSORS),1) test/xen/boot.sh $(BENCH_XEN)
 
-# Instructions per request, by whom; TOP=N: and by which functions
+# Instructions per request, by whom; TOP=N: and by which functions; GRANTS=1
 profile-xen: xen-vdisk
 	gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $(XEN_DIR)/profile.so test/xen/profile.c
-	PROCESSORS=1 PROFILE=yes LEAST=0 test/xen/boot.sh bench
-	test/xen/profile $(XEN_DIR)/run/bench $(XEN_DIR)/source/xen/xen/xen-syms $(TOP)
+	PROCESSORS=1 PROFILE=yes LEAST=0 test/xen/boot.sh $(BENCH_XEN)
+	test/xen/profile $(XEN_DIR)/run/$(BENCH_XEN) $(XEN_DIR)/source/xen/xen/xen-syms $(TOP)
 
 demo: xen-vdisk
 	test/xen/demo.sh

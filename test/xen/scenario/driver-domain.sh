@@ -3,11 +3,12 @@
 # make check-xen ONLY=driver-domain: vdisk in a domain that is not dom0.  Xen is
 # booted with FLASK and the policy of xen/vdisk.te, Linux knows XSA-482.
 . /check.sh
+. /grants.sh
 . /guests.sh
 
-# vdisk_in NAME GUEST N: start a vdisk in domain NAME for disk N of the guest
+# vdisk_in NAME GUEST N [OPTION]: start a vdisk in domain NAME for disk N of the guest
 vdisk_in() {
-	do_in "$1" "vdisk -d -p /tmp/$2-$3.pid $(cat "/run/$2.domid") $(place "$3") /tmp/$2-$3"
+	do_in "$1" "vdisk -d ${4:-} -p /tmp/$2-$3.pid $(cat "/run/$2.domid") $(place "$3") /tmp/$2-$3"
 }
 
 # runs_in NAME N: whether so many vdisks do
@@ -45,9 +46,41 @@ give_up() {
 	{
 		echo usr/sbin/vdisk
 		LD_TRACE_LOADED_OBJECTS=1 vdisk | sed -n 's|.*=> /\([^ ]*\).*|\1|p'
-		ls lib/modules/xen-evtchn.ko lib/modules/xen-privcmd.ko
+		ls lib/modules/xen-evtchn.ko lib/modules/xen-gntdev.ko lib/modules/xen-privcmd.ko
 	} | cpio --quiet -o -H newc | cat /guest/guest.cpio - > /tmp/guest.cpio
 )
+
+title 'A driver domain that cannot map its guests'
+
+memory=192 configure granted 1 0 'ramdisk = "/tmp/guest.cpio"' \
+    'seclabel = "system_u:system_r:vdisk_grants_t"'
+granting lender 1 1
+image /tmp/plain 1
+check 'it is created, with a label of its own' create granted || give_up
+check 'as the domain that the guest is to grant its memory' \
+    says 1 cat /run/granted.domid || give_up
+check 'it boots' start granted || give_up
+check 'the guest is created, and one of its disks is served by dom0' \
+    eval 'create lender && vdisk_start lender 0 /tmp/plain'
+do_in granted 'insmod /lib/modules/xen-evtchn.ko; insmod /lib/modules/xen-gntdev.ko;
+	insmod /lib/modules/xen-privcmd.ko unrestricted=1;
+	dd if=/dev/zero of=/tmp/lender-1 bs=1M count=16 2> /dev/null'
+check 'a vdisk in that domain serves the other' vdisk_in granted lender 1 --grants || give_up
+check 'the guest boots' start lender || give_up
+check 'the larger of its disks is written and read' do_in lender '
+	disk=$(grep -l 32768 /sys/block/vd?/size | cut -d / -f 4);
+	verify -t 2 -s 4 /dev/$disk > /tmp/verify 2>&1 & sleep 1'
+check 'under load, vdisk is killed' do_in granted 'kill -9 $(cat /tmp/lender-1.pid)'
+check 'another continues' vdisk_in granted lender 1 --grants
+check 'every byte was right' \
+    do_in lender 'wait; cat /tmp/verify; grep -q right /tmp/verify'
+figures
+check 'the guest had nothing to complain about' without_trouble lender
+check 'it is destroyed' destroy lender
+check 'its vdisk ends' within 3 runs_in granted 0
+destroy granted
+check 'nothing is left' within 5 only_dom0
+check 'FLASK had nothing to refuse' only_refused nobody
 
 title 'A driver domain'
 
