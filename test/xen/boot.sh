@@ -26,10 +26,12 @@ if [ ! -e "$guest_dir/guest.cpio" ]; then
 fi
 run=$dir/run/$1
 limit=${VDISK_XEN_TIMEOUT:-1800}
+silence=$((limit / 3))
 input=/dev/null
 interrupt=on
 if [ "$1" = shell ]; then
 	limit=86400
+	silence=$limit
 	input=/dev/stdin
 	interrupt=off
 fi
@@ -164,19 +166,58 @@ esac
 # The serial port is Xen's console.  Of the three ports beside it, the first is
 # the scenario's terminal, the other takes the logs at the end.
 exec 3< "$input"
+mkfifo "$run/serial.in" "$run/serial.out"
+cat "$run/serial.out" > "$run/serial.log" &
+console=$!
 # shellcheck disable=SC2086 # a list of words
-timeout --foreground -k 10 "$limit" "$@" -kernel "$dir/xen" \
+"$@" -kernel "$dir/xen" \
     -accel $accel -nodefaults -display none -no-reboot \
-    -serial "file:$run/serial.log" \
+    -serial "pipe:$run/serial" \
     -chardev "stdio,id=terminal,signal=$interrupt,logfile=$run/terminal.log" \
     -device virtconsole,chardev=terminal,nr=1 \
     -chardev "file,id=logs,path=$run/logs.tar" \
     -device virtserialport,chardev=logs,nr=2 \
     <&3 2> "$run/qemu.log" &
 machine=$!
-trap 'kill "$machine"; wait "$machine"; exit 130' INT TERM HUP
-wait "$machine" || true
-rm -rf "$run/initrd" "$run/overlay.cpio" "$run/ramdisk"
+
+switch_off() {
+	kill "$machine" 2> /dev/null || return 0
+	timeout 10 tail --pid="$machine" -f /dev/null || kill -s KILL "$machine"
+}
+trap 'switch_off; exit 130' INT TERM HUP
+
+# ask_xen: what stands still?  Its console, which is dom0's and then a guest's without
+# toolstack first, is asked for domains, run queues, the registers of dom0 and of
+# everybody, timers and event channels: Xen remembers one key, and may be slow.
+ask_xen() {
+	console_keys='\001\001\001'
+	[ "$toolstack" = yes ] || console_keys=$console_keys$console_keys
+	for key in "$console_keys" q r 0 d a e; do
+		printf '%b' "$key" | timeout 5 tee "$run/serial.in" > /dev/null || true
+		for try in 1 2 3 4 5 6 7 8 9 10 11 12; do
+			size=$(stat -c %s "$run/serial.log")
+			sleep 2
+			[ "$size" != "$(stat -c %s "$run/serial.log")" ] || break
+		done
+	done
+}
+
+began=$(date +%s)
+while kill -0 "$machine" 2> /dev/null; do
+	sleep 1 &
+	wait $!
+	now=$(date +%s)
+	said=$(stat -c %Y "$run/terminal.log" 2> /dev/null || echo "$now")
+	if [ $((now - said)) -ge "$silence" ] || [ $((now - began)) -ge "$limit" ]; then
+		echo "switched off after $((now - began)) s; nothing was said for $((now - said)) s"
+		ask_xen
+		switch_off
+	fi
+done
+# If it could not be switched on, its console still waits for it.
+dd if=/dev/null of="$run/serial.out" oflag=nonblock 2> /dev/null || true
+wait "$console" || true
+rm -rf "$run/initrd" "$run/overlay.cpio" "$run/ramdisk" "$run"/serial.in "$run"/serial.out
 
 mkdir "$run/log"
 tar -C "$run/log" -xmf "$run/logs.tar" || true
