@@ -25,7 +25,7 @@ if [ ! -e "$guest_dir/guest.cpio" ]; then
 	exit 1
 fi
 run=$dir/run/$1
-limit=${VDISK_XEN_TIMEOUT:-1800}
+limit=${VDISK_XEN_TIMEOUT:-$((1800 + 60 * ${MINUTES:-0}))}
 silence=$((limit / 3))
 input=/dev/null
 interrupt=on
@@ -80,7 +80,7 @@ toolstack=yes
 	# dom0 gives up first, so that the logs get out.
 	echo "limit=$((limit > 120 ? limit - 60 : limit))"
 	echo "export arch=$arch xen_minor=$(xen_minor) checks='${CHECKS:-*}'"
-	echo "export OPTIONS='${OPTIONS:-}' ROUNDS=${ROUNDS:-$rounds}"
+	echo "export OPTIONS='${OPTIONS:-}' ROUNDS=${ROUNDS:-$rounds} MINUTES=${MINUTES:-0}"
 	echo "export PROFILE=${PROFILE:-}"
 	echo "export guest='$guest'"
 	echo "export VCPUS=${VCPUS:-2} LEAST=${LEAST:-$least}"

@@ -3,11 +3,12 @@
 # make check-xen: everything in check/, or what $CHECKS matches, in one boot.
 . /check.sh
 
-# limited FILE: what is in it, but for no longer than a quarter of an hour
+# limited FILE: what is in it, but for no longer than a quarter of an hour, or those
+# MINUTES more
 limited() {
 	read -r pid _ < /proc/self/stat
 	{
-		sleep 900
+		sleep $((900 + 60 * MINUTES))
 		check "${1##*/} comes to an end" false
 		kill -9 "$pid"
 	} &
