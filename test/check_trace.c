@@ -59,6 +59,13 @@ static const struct {
     {"legacy", 20, 20, 1, 0, 2, false, true},
     {"level", 20, 20, 1, 0, 1, false, false},
     {"edge", 20, 20, 1, 0, 1, false, false},
+    {"linux-6.1", 20, 20, 1, 0, 1, false, false},
+    {"linux-6.1-legacy", 20, 20, 1, 0, 1, false, true},
+    {"linux-7.3", 20, 20, 1, 0, 1, false, false},
+    {"linux-7.3-legacy", 20, 20, 1, 0, 1, false, true},
+    {"linux-6.12-16k", 20, 20, 1, 0, 1, false, false},
+    {"linux-6.12-16k-legacy", 20, 20, 1, 0, 1, false, true},
+    {"uboot", 10, 3, 0, 0, 1, false, false},
 };
 
 /* Requests that the disk has finished and the device does not know of yet. */

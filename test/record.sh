@@ -12,7 +12,8 @@ mkdir -p "$dir/add/usr/lib"
 # shellcheck disable=SC2086 # a command and options
 $cc -std=gnu11 -O2 -g -Wall -Wextra -Werror -D_GNU_SOURCE -fPIC -shared \
     -o "$dir/add/usr/lib/record.so" "$top/test/record.c"
-for file in xen Image vdisk attack.so tree emulator version images.done; do
+for file in xen Image guest.cpio vdisk attack.so tree emulator version images.done \
+    ${guest:+"${guest_dir##*/}"}; do
 	ln -sfn "$machine/$file" "$dir/$file"
 done
 # A file system that comes later lies over the one before.

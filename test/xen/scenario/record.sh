@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# shellcheck shell=dash disable=SC2154
+# shellcheck shell=dash disable=SC1091,SC2154
 # Record the traces of test/traces: vdisk as it is, with the recorder preloaded.
 # They get out as /log/*.trace.
+. /uboot.sh
 
 # recorded TRACE NAME N PATH [OPTION...]: vdisk_start, with a trace, for which no
 # sandbox has room
@@ -60,6 +61,47 @@ record_arm64() {
 	fails do_in reader 'echo 0 | dd of=/dev/vda bs=512 conv=fsync 2>/dev/null'
 	stop reader 0
 	destroy reader
+
+	echo 'uboot: it starts from its disk, copies a file there and reads it again'
+	bootable /tmp/uboot <<-'END'
+		load virtio 0:1 44000000 file
+		virtio write 44000000 6000 800
+		virtio read 45000000 6000 800
+		if cmp.b 44000000 45000000 100000; then virtio write 44000000 6800 1; fi
+		virtio write 44000000 7fff 2
+		poweroff
+	END
+	configure_uboot uboot 1
+	create uboot
+	recorded uboot uboot 0 /tmp/uboot
+	xl unpause uboot
+	vdisk_ended uboot 0 0 60
+	dd if=/tmp/uboot bs=512 skip=$((0x6800)) count=1 2>/dev/null | cmp -n 512 - /tmp/file
+}
+
+# A guest with the kernel that GUEST says, whose version names the traces: the same on
+# two disks, one of them for a driver of version 1.
+record_guest() {
+	local version
+	image /tmp/guest 4
+	image /tmp/legacy 4
+	configure writer 2 2
+	create writer
+	recorded guest writer 0 /tmp/guest -s GUEST
+	recorded guest-legacy writer 1 /tmp/legacy --legacy
+	start writer
+	version=$(do_in writer 'uname -r' | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')
+	case $guest in *-16k) version=$version-16k ;; esac
+	echo "linux-$version: two file systems are made, filled, read and checked"
+	for disk in vda vdb; do
+		do_in writer "cat /sys/block/$disk/serial; mkfs.ext4 -q -b 1024 /dev/$disk && mount /dev/$disk /mnt && cp /usr/sbin/e2fsck /init /mnt && sha256sum /mnt/e2fsck /mnt/init > /tmp/sum; umount /mnt; mount /dev/$disk /mnt && sha256sum -c /tmp/sum && rm /mnt/e2fsck; umount /mnt; e2fsck -fn /dev/$disk"
+		do_in writer "verify -t 2 -s 1 /dev/$disk && echo \$(basename \$(readlink /sys/block/$disk/device)) > /sys/bus/virtio/drivers/virtio_blk/unbind"
+	done
+	stop writer 0
+	stop writer 1
+	destroy writer
+	mv /log/guest.trace "/log/linux-$version.trace"
+	mv /log/guest-legacy.trace "/log/linux-$version-legacy.trace"
 }
 
 record_amd64() {
@@ -81,7 +123,11 @@ record_amd64() {
 }
 
 set -e
-"record_$arch"
+if [ -n "$guest" ]; then
+	record_guest
+else
+	"record_$arch"
+fi
 for trace in /log/*.trace; do
 	tail -n 1 "$trace" | grep -qx end || { echo "$trace is not whole:"; tail -n 1 "$trace"; exit 1; }
 done
