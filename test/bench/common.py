@@ -29,6 +29,9 @@ ROWS = [
     ("4k randread paced 3 ms", "tmpfs", "-q 1 -w 3000", None),
     ("4k randread QD4", "tmpfs", "-q 4", "randread 4k 4"),
     ("4k randread QD32", "tmpfs", "-q 32", "randread 4k 32"),
+    # A guest that notifies for each request
+    ("4k randread QD4 each", "tmpfs", "-q 4 -e", None),
+    ("4k randread QD32 each", "tmpfs", "-q 32 -e", None),
     ("4k randread QD128", "tmpfs", "-q 128", "randread 4k 128"),
     ("4k randread QD256", "tmpfs", "-q 256", "randread 4k 256"),
     ("4k randwrite QD32", "tmpfs", "-r 0 -q 32", "randwrite 4k 32"),

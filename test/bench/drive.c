@@ -6,7 +6,7 @@
  *
  * The guest keeps as many requests in flight as it was told.  It looks at the
  * used ring only when interrupted, and notifies at most once for all that it
- * makes available then, as Linux does for a plugged batch.
+ * makes available then, as Linux does for a plugged batch, or for each.
  */
 #include <dirent.h>
 #include <err.h>
@@ -35,7 +35,7 @@
 static const char usage[] =
     "usage: drive [-r PERCENT] [-s] [-f] [-b BYTES] [-q DEPTH] [-t SECONDS]\n"
     "             [-n REQUESTS] [-w MICROSECONDS] [-m MIB] [-d MIB]\n"
-    "             [-g CPU] [-c CPU] [-kuy]\n"
+    "             [-g CPU] [-c CPU] [-ekuy]\n"
     "             COMMAND...\n\n"
     "  -r  requests that are reads (100), in percent\n"
     "  -s  sequential, not random\n"
@@ -50,6 +50,7 @@ static const char usage[] =
     "  -d  the disk's size as far as it is used (1024)\n"
     "  -g  processor of the guest, where it and the disk come before all\n"
     "      others; -c of the disk\n"
+    "  -e  notify for each request, as Linux does for those of many threads\n"
     "  -k  only as much memory as is in flight is used, over and over\n"
     "  -u  what is read is not looked at\n"
     "  -y  count the disk's system calls, too, which slows it down\n";
@@ -67,6 +68,7 @@ static struct {
 	uint64_t blocks; /* of the size of a request, on the disk */
 	int guest_cpu, disk_cpu;
 	bool few_pages;
+	bool kick_each;
 	bool count_calls;
 } work = {.reads = 100,
     .pages = 1,
@@ -246,10 +248,11 @@ turn(void)
 	if (work.think > 0)
 		usleep(work.think);
 	at = now();
-	for (; returned > 0; returned--)
+	for (; returned > 0; returned--) {
 		submit(at);
-	if (ring_kick(&ring))
-		transport_kick();
+		if ((work.kick_each || returned == 1) && ring_kick(&ring))
+			transport_kick();
+	}
 }
 
 /*
@@ -360,7 +363,7 @@ parse(int argc, char **argv)
 	uint64_t size = RING_PAGE, disk = 1024 * MIB;
 	int c;
 
-	while ((c = getopt(argc, argv, "+r:sfb:q:t:n:w:m:d:g:c:kuy")) != -1) {
+	while ((c = getopt(argc, argv, "+r:sfb:q:t:n:w:m:d:g:c:ekuy")) != -1) {
 		switch (c) {
 		case 'r':
 			work.reads = atoi(optarg);
@@ -397,6 +400,9 @@ parse(int argc, char **argv)
 			break;
 		case 'c':
 			work.disk_cpu = atoi(optarg);
+			break;
+		case 'e':
+			work.kick_each = true;
 			break;
 		case 'k':
 			work.few_pages = true;
