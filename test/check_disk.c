@@ -346,7 +346,7 @@ START_TEST(when_it_has_ended_the_disk_is_free)
 			drv.indirect = true;
 			fake_xen_start(7, 2, RAM, 0);
 		}
-		/* As mount(8) does, or whoever makes a volume of it. */
+		/* As mount(8) does, and LVM. */
 		fd = open(disk, O_RDWR | O_EXCL | O_CLOEXEC);
 		ck_assert_msg(fd != -1, "%s", strerror(errno));
 		close(fd);

@@ -617,7 +617,7 @@ START_TEST(in_the_background_it_serves_once_its_command_returns)
 }
 END_TEST
 
-START_TEST(it_keeps_nothing_of_whoever_started_it)
+START_TEST(it_keeps_nothing_of_its_parent)
 {
 	char path[64], to[64];
 	const char *args[] = {"-d", "7", BASE_ARG, IRQ, disk, NULL};
@@ -1618,7 +1618,7 @@ main(void)
 	tcase_add_test(tc, the_guest_can_do_without_the_cache);
 	tcase_add_loop_test(
 	    tc, in_the_background_it_serves_once_its_command_returns, 0, 2);
-	tcase_add_loop_test(tc, it_keeps_nothing_of_whoever_started_it, 0, 2);
+	tcase_add_loop_test(tc, it_keeps_nothing_of_its_parent, 0, 2);
 	tcase_add_test(tc, what_fails_in_the_background_fails_its_command);
 	tcase_add_loop_test(
 	    tc, a_pid_file_that_cannot_be_written_is_named, 0, 2);

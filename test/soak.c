@@ -104,7 +104,7 @@ last_words(void)
 }
 
 /*
- * While the guest waits: whoever ended is followed by another one, and sleep.
+ * While the guest waits: replace a child that has ended, and sleep.
  */
 static void
 attend(void)

@@ -31,7 +31,7 @@ sleep 3
 check 'and still waits for that with its root' fails reported 'root:'
 check 'vdisk serves this, too' vdisk_start root 0 /tmp/tools/disk
 check 'the guest boots from it' within 60 reported 'root: .* ext4 rw'
-check 'its driver had looked for both disks in vain' within 60 reported 'looked in vain: \([2-9]\|[1-9][0-9]\)'
+check 'its driver had failed to find either disk' within 60 reported 'failed probes: \([2-9]\|[1-9][0-9]\)'
 check 'and came to no harm' within 60 reported 'troubles: 0'
 check 'the guest works on its root file system' within 60 reported '^working'
 sleep 2
