@@ -11,7 +11,7 @@ cases_add(Suite *s, const char *name, SFun before, SFun after)
 {
 	TCase *tc = tcase_create(name);
 
-	tcase_set_timeout(tc, 60);
+	tcase_set_timeout(tc, 600); /* it ends what hangs, and nothing else */
 	tcase_add_checked_fixture(tc, before, after);
 	suite_add_tcase(s, tc);
 	return tc;

@@ -1589,7 +1589,6 @@ main(void)
 	Suite *s = suite_create("vdisk");
 	TCase *tc = cases_add(s, "vdisk", setup, child_kill);
 
-	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(
 	    tc, a_wrong_argument_gets_one_line_that_names_it, 0, COUNT(wrong));
 	tcase_add_loop_test(tc, a_path_that_is_no_disk_is_refused, 0, 3);
