@@ -217,12 +217,24 @@ do_in() {
 	within "${patience:-60}" answered "$log" "$from" "$number" ||
 	    { echo "no answer from the guest after ${patience:-60} s: $2"
 	      touch "/run/$1.silent"; return 124; }
-	tail -c "+$from" "$log" | tr -d '\r' |
-	    sed -n "/#$number=/{s/#$number=.*//;/./p;q};p"
-	return "$(tail -c "+$from" "$log" | sed -n "s/.*#$number=\([0-9]*\)#.*/\1/p")"
+	printed "$log" "$from" | sed -n "/#$number=/{s/#$number=.*//;/./p;q};p"
+	return "$(printed "$log" "$from" | sed -n "s/.*#$number=\([0-9]*\)#.*/\1/p")"
 }
 answered() {
-	tail -c "+$2" "$1" | grep -q "#$3=[0-9]*#"
+	printed "$1" "$2" | grep -q "#$3=[0-9]*#"
+}
+# What commands have printed there since that byte, without what the kernel says,
+# which has the same console, and may say it in the middle of a line
+printed() {
+	tail -c "+$2" "$1" | tr -d '\r' | awk '{
+		line = begun $0
+		if (match(line, /\[ *[0-9]+\.[0-9]+\] /))
+			begun = substr(line, 1, RSTART - 1)
+		else {
+			print line
+			begun = ""
+		}
+	}'
 }
 
 # send_in NAME COMMAND: tell the guest to do what nothing comes back from

@@ -59,7 +59,7 @@ start guest || give_up
 
 tell 'The guest has found its disk, with the driver that every Linux has:'
 guest 'uname -r; nproc'
-guest 'dmesg | grep virtio_blk'
+guest 'dmesg | grep -o "virtio_blk.*"'
 guest 'cat /proc/partitions; cat /sys/block/vda/serial; echo'
 
 tell 'It makes a file system and writes 8 MiB:'

@@ -13,6 +13,8 @@ check 'a file is served as the first' vdisk_start disks 0 /tmp/first -s FIRST ||
 check 'a block device is served as the second' \
     vdisk_start disks 1 /dev/loop0 --serial=SECOND || return
 check 'the guest boots' start disks || return
+check 'what its kernel says is not what a command prints' \
+    says 'one two' do_in disks 'printf "one "; echo "<4>in between" > /dev/kmsg; echo two'
 check 'it sees the first in the right size' \
     says 98304 do_in disks 'cat /sys/block/vda/size'
 check 'it sees the second in the right size' \
