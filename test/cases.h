@@ -11,7 +11,7 @@
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
 /*
- * A new case of 's', of which each test has a minute, and is run between
+ * A new case of 's', of which each test has ten minutes, and is run between
  * 'before' and 'after' (NULL: nothing).
  */
 TCase *cases_add(Suite *s, const char *name, SFun before, SFun after);
