@@ -55,6 +55,7 @@ check_blk_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=open,--wrap=__open_2 \
 
 CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
 CHECK_LIBS := xentoollog liburing check
+CHECK_WRAP := -Wl,--wrap=_mark_point
 check_virtio_mmio_LIBS := xentoollog xengnttab liburing check
 check_hostile_LIBS := $(check_virtio_mmio_LIBS)
 check_legacy_LIBS := $(check_virtio_mmio_LIBS)
@@ -68,7 +69,7 @@ $(BUILD)/test/%.o: DEFINES += $(shell $(PKG_CONFIG) --cflags check)
 .SECONDEXPANSION:
 $(CHECKS): $(BUILD)/test/check_%: $(BUILD)/test/check_%.o \
     $(BUILD)/test/cases.o $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(check_$$*)))
-	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(check_$*_LDFLAGS) -o $@ $^ \
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(CHECK_WRAP) $(check_$*_LDFLAGS) -o $@ $^ \
 	    $(shell $(PKG_CONFIG) --libs $(or $(check_$*_LIBS),$(CHECK_LIBS)))
 
 # The same fake as the five libraries that vdisk is linked with, one file under
@@ -128,7 +129,7 @@ SOAK    := $(BUILD)/test/soak
 
 $(SOAK): $(addprefix $(BUILD)/test/,soak.o cases.o child.o fake_xen.o driver.o load.o) \
     | $(PROGRAM) $(FAKE_XEN_LIBS) $(BUILD)/test/lib/fake_host.so
-	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) \
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(CHECK_WRAP) -o $@ $(filter %.o,$^) \
 	    $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
 
 soak: $(SOAK)
@@ -148,7 +149,7 @@ check-build:
 	@MAKE=$(MAKE) test/build.sh
 
 $(BUILD)/test/systemd: $(addprefix $(BUILD)/test/,systemd.o cases.o fake_xen.o driver.o)
-	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(CHECK_WRAP) -o $@ $^ $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
 
 check-cross:
 	@WORK=$(abspath $(BUILD)/cross) test/cross.sh
