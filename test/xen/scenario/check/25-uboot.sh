@@ -51,7 +51,7 @@ check 'an empty one for a driver of version 1 as the third' \
     vdisk_start uboot 2 /tmp/2 --legacy || return
 check 'one that must not be written as the fourth' vdisk_start uboot 3 /tmp/3 -r || return
 xl unpause uboot
-check 'it runs the script' within 60 grep -q 'Executing script' /log/guest-uboot-vuart0.log
+check 'it runs the script' within 60 grep -q 'were the same' /log/guest-uboot-vuart0.log
 for n in 1 2 3 4 5; do
 	sleep 0.2
 	vdisk_signal uboot 0 KILL
