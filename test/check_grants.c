@@ -389,6 +389,16 @@ forget_lent(int head)
 			drv.lent[i].n = 0;
 }
 
+/* Have a request completed of which one descriptor is wrong. */
+static void
+serve_spoiled(int head, unsigned descriptor, unsigned how)
+{
+	spoil(desc(head, descriptor), how);
+	forget_lent(head);
+	driver_kick(&drv);
+	driver_drain(&drv);
+}
+
 START_TEST(data_that_cannot_be_written_to_fail)
 {
 	uint64_t gpa = driver_pattern(&drv, PAGE, 2);
@@ -398,10 +408,7 @@ START_TEST(data_that_cannot_be_written_to_fail)
 	start();
 	memcpy(before, fake_xen_ram(gpa), PAGE);
 	head = driver_request(&drv, VIRTIO_BLK_T_IN, 0, gpa, PAGE);
-	spoil(desc(head, 1), _i);
-	forget_lent(head);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	serve_spoiled(head, 1, _i);
 	ck_assert_msg(driver_status(&drv, head) == VIRTIO_BLK_S_IOERR,
 	    "%s: status %u", wrongs[_i], driver_status(&drv, head));
 	ck_assert_uint_eq(drv.written[head], 0);
@@ -421,10 +428,7 @@ START_TEST(data_that_cannot_be_read_fail_and_nothing_is_written)
 
 	start();
 	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 0, gpa, PAGE);
-	spoil(desc(head, 1), _i);
-	forget_lent(head);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	serve_spoiled(head, 1, _i);
 	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(drv.written[head], 1);
 	ck_assert_int_eq(pread(file, after, PAGE, 0), PAGE);
@@ -440,10 +444,7 @@ START_TEST(a_header_that_cannot_be_read_fails)
 
 	start();
 	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 0, gpa, PAGE);
-	spoil(desc(head, 0), _i);
-	forget_lent(head);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	serve_spoiled(head, 0, _i);
 	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_IOERR);
 	assert_works();
 }
@@ -462,10 +463,7 @@ START_TEST(ranges_that_cannot_be_read_fail)
 	*range = (struct virtio_blk_discard_write_zeroes){.num_sectors = 8};
 	head = driver_request(
 	    &drv, VIRTIO_BLK_T_WRITE_ZEROES, 0, gpa, sizeof(*range));
-	spoil(desc(head, 1), _i);
-	forget_lent(head);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	serve_spoiled(head, 1, _i);
 	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_IOERR);
 	ck_assert(driver_in_file(file, 0, data, PAGE));
 	assert_works();
@@ -479,10 +477,7 @@ START_TEST(a_serial_that_cannot_be_written_fails)
 
 	start();
 	head = driver_request(&drv, VIRTIO_BLK_T_GET_ID, 0, gpa, 20);
-	spoil(desc(head, 1), _i);
-	forget_lent(head);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	serve_spoiled(head, 1, _i);
 	ck_assert_uint_eq(driver_status(&drv, head), VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(drv.written[head], 0);
 	assert_works();
@@ -503,10 +498,7 @@ START_TEST(without_a_status_nothing_was_written)
 	    type == VIRTIO_BLK_T_FLUSH	  ? 0
 	    : type == VIRTIO_BLK_T_GET_ID ? 20
 					  : PAGE);
-	spoil(desc(head, type == VIRTIO_BLK_T_FLUSH ? 1 : 2), _i % 4);
-	forget_lent(head);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	serve_spoiled(head, type == VIRTIO_BLK_T_FLUSH ? 1 : 2, _i % 4);
 	ck_assert_uint_eq(driver_status(&drv, head), 0xff);
 	ck_assert_uint_eq(drv.written[head], 0);
 	assert_works();
