@@ -228,8 +228,8 @@ device_enable_notify(struct device *dev)
 	/* What is starved is tried again soon. */
 	if (!queue_in_use(dev) || dev->starved)
 		return false;
-	dev->notify_enabled = true;
 	more = virtqueue_set_notify(&dev->vq, true);
+	dev->notify_enabled |= more != VIRTQUEUE_AGAIN;
 	dev->probed &= more == 0;
 	if (more == VIRTQUEUE_AGAIN)
 		dev->starved = true;

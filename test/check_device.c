@@ -641,6 +641,33 @@ START_TEST(a_doorbell_counts_though_another_vcpu_looks_for_the_device)
 }
 END_TEST
 
+/*
+ * Who was not told to notify does not, whatever another vCPU looks for.
+ */
+START_TEST(without_memory_to_ask_for_doorbells_none_is_waited_for)
+{
+	struct access a = {
+	    .offset = VIRTIO_MMIO_MAGIC_VALUE, .kind = ACCESS_READ, .size = 4};
+	uint64_t gpa;
+
+	start(_i, 64);
+	gpa = driver_pattern(&drv, 512, 12);
+	driver_request(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512);
+	driver_kick(&drv);
+	driver_drain(&drv);
+	device_process_queue(dev, false);
+	guest_unmap_all(guest);
+	fake_xen_starve(true);
+	ck_assert(!device_enable_notify(dev));
+	ck_assert(device_starved(dev));
+	ck_assert(device_access(dev, &a));
+	fake_xen_starve(false);
+	driver_request(&drv, VIRTIO_BLK_T_OUT, 9, gpa, 512);
+	driver_kick(&drv);
+	driver_drain(&drv);
+}
+END_TEST
+
 START_TEST(a_reset_device_works_again)
 {
 	uint64_t out;
@@ -1132,6 +1159,7 @@ main(void)
 	KIND(data_in_a_hole_is_the_drivers_fault);
 	KIND(after_a_fault_what_is_in_flight_does_not_return_and_a_reset_helps);
 	KIND(memory_is_mapped_once_not_per_request);
+	KIND(without_memory_to_ask_for_doorbells_none_is_waited_for);
 	KIND(a_batch_is_reported_with_one_call);
 	tcase_add_loop_test(tc, few_descriptors_are_enough_for_a_file_system, 0,
 	    3 * COUNT(kinds));
