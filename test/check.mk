@@ -19,13 +19,13 @@ check_virtqueue   := log virtqueue grant test/fake_guest test/fake_driver
 check_blk         := log blk engine disk grant test/fake_uring test/fake_log
 check_virtio_mmio := $(CHECK_DEVICE) test/fake_guest test/fake_ioreq \
                      test/fake_driver test/fake_uring test/fake_log test/unit
-check_device      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
+check_device      := $(CHECK_SHIPPED) test/stack test/fake_xen test/driver test/fake_log
 check_trace       := $(CHECK_SHIPPED) test/child test/fake_xen test/driver test/load \
                      test/trace test/fake_log
 check_vdisk       := test/child test/fake_xen test/driver
 check_memory      := $(check_vdisk)
 check_kill        := test/child test/fake_xen test/driver test/load
-check_grants      := $(CHECK_SHIPPED) test/fake_xen test/driver test/fake_log
+check_grants      := $(check_device)
 check_loop        := loop
 check_sandbox     := log sandbox test/fake_log
 check_hostile     := $(check_virtio_mmio)

@@ -8,12 +8,8 @@
  * back, and counts as in flight.  No real file can be told to be slow at just
  * that time.
  */
-#include <fcntl.h>
-#include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <check.h>
@@ -22,25 +18,11 @@
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 
-#include "blk.h"
 #include "cases.h"
-#include "device.h"
-#include "driver.h"
-#include "fake_log.h"
 #include "fake_xen.h"
-#include "grant.h"
-#include "guest.h"
-#include "ioreq.h"
-#include "virtio_mmio.h"
+#include "stack.h"
 
-#define DOMID 7
-#define VCPUS 4
-#define BASE  0x2000000ULL
-#if defined(__aarch64__)
-#define IRQ 33
-#else
-#define IRQ 5
-#endif
+#define VCPUS	     4
 #define MIB	     (1ULL << 20)
 #define RAM	     (32 * MIB)
 #define DISK	     (16 * MIB)
@@ -60,13 +42,6 @@ static const uint64_t kinds[] = {
     VERSION_1 | INDIRECT | EVENT_IDX | FLUSH,
 };
 
-static struct fake_log logger;
-static struct ioreq_server *io;
-static struct guest *guest;
-static struct blk *blk;
-static struct device *dev;
-static struct driver drv;
-static int file = -1; /* the disk */
 static bool slow;
 static struct blk_req *kept[BLK_REQS];
 static unsigned nkept;
@@ -94,80 +69,22 @@ __wrap_blk_inflight(const struct blk *b)
 	return __real_blk_inflight(b) + nkept;
 }
 
-/*
- * Once around the loop of vdisk.c, that never sleeps for long.
- */
-static void
-step(void)
-{
-	struct pollfd fd[] = {
-	    {.fd = ioreq_fd(io), .events = POLLIN},
-	    {.fd = engine_fd(blk->engine), .events = POLLIN},
-	};
-	struct access a;
-	bool hold = false, done;
-
-	while (ioreq_next(io, &a)) {
-		if (a.kind != ACCESS_INVALIDATE)
-			done = device_access(dev, &a);
-		else if (guest_mapped(guest) == 0)
-			done = true;
-		else if ((done = device_idle(dev)))
-			guest_unmap_all(guest);
-		if (done)
-			ioreq_complete(io, &a);
-		else
-			hold = true;
-	}
-	if (device_process_queue(dev, hold) ||
-	    (!hold && device_enable_notify(dev)))
-		return;
-	poll(fd, 2, __real_blk_inflight(blk) > 0 ? 1 : 0);
-	if (fd[0].revents & POLLIN)
-		ck_assert_int_eq(ioreq_ack_event(io), 0);
-}
-
 static void
 steps(unsigned n)
 {
 	while (n-- > 0)
-		step();
+		stack_step();
 }
 
 static void
 setup_as(bool with_grants)
 {
-	struct grants *grants;
-	const struct ioreq_config config = {
-	    .domid = DOMID,
-	    .irq = IRQ,
-	    .base = BASE,
-	    .size = VIRTIO_MMIO_SIZE,
-	    .state_size = VIRTIO_MMIO_STATE_SIZE,
-	    .state_version = VIRTIO_MMIO_STATE_VERSION,
-	};
-	char path[32];
-
-	file = memfd_create("disk", MFD_CLOEXEC);
-	ck_assert_int_ne(file, -1);
-	ck_assert_int_eq(ftruncate(file, DISK), 0);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
 	slow = false;
-	fake_log_init(&logger);
-	fake_xen_start(DOMID, VCPUS, RAM, RAM);
-	grants = with_grants ? grant_new(&logger.logger, DOMID) : NULL;
-	blk = blk_open(&logger.logger, path, 0, "serial 1", grants);
-	ck_assert_ptr_nonnull(blk);
-	guest = guest_open(&logger.logger, DOMID, GUEST_LIMIT_DEFAULT, grants);
-	ck_assert_ptr_nonnull(guest);
-	io = ioreq_open(&logger.logger, &config);
-	ck_assert_ptr_nonnull(io);
-	ck_assert(grants == NULL || grant_open(grants) >= 0);
-	dev = device_open(&logger.logger, io, guest, blk, false);
-	ck_assert_ptr_nonnull(dev);
-	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
-	drv.step = step;
-	drv.grants = with_grants;
+	stack_open(&(struct stack_config){.vcpus = VCPUS,
+	    .low = RAM,
+	    .high = RAM,
+	    .disk = DISK,
+	    .grants = with_grants});
 }
 
 static void
@@ -433,12 +350,11 @@ END_TEST
 
 START_TEST(the_second_bank_takes_rings_and_data)
 {
-	bool grants = drv.grants;
 	uint64_t out, in;
 
 	driver_init(&drv, BASE, FAKE_XEN_HIGH, RAM);
-	drv.step = step;
-	drv.grants = grants;
+	drv.step = stack_step;
+	drv.grants = grants != NULL;
 	start(_i, 32);
 	ck_assert_uint_ge(drv.desc, FAKE_XEN_HIGH);
 	out = driver_pattern(&drv, MIB, 6);

@@ -6,12 +6,7 @@
  * grants is in check_device.c.
  */
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/param.h>
 #include <unistd.h>
 
 #include <check.h>
@@ -22,25 +17,11 @@
 
 #include <xen/grant_table.h>
 
-#include "blk.h"
 #include "cases.h"
-#include "device.h"
 #include "disk.h"
-#include "driver.h"
-#include "fake_log.h"
 #include "fake_xen.h"
-#include "grant.h"
-#include "guest.h"
-#include "ioreq.h"
-#include "virtio_mmio.h"
+#include "stack.h"
 
-#define DOMID 7
-#define BASE  0x2000000ULL
-#if defined(__aarch64__)
-#define IRQ 33
-#else
-#define IRQ 5
-#endif
 #define MIB	     (1ULL << 20)
 #define RAM	     (8 * MIB)
 #define DISK	     (4 * MIB)
@@ -56,77 +37,14 @@
 /* A reference that nobody was lent. */
 #define BOGUS 5000
 
-static struct fake_log logger;
-static struct ioreq_server *io;
-static struct grants *grants;
-static struct guest *guest;
-static struct blk *blk;
-static struct device *dev;
-static struct driver drv;
-static int file = -1; /* the disk */
-
-static void
-step(void)
-{
-	struct pollfd fd[] = {
-	    {.fd = ioreq_fd(io), .events = POLLIN},
-	    {.fd = engine_fd(blk->engine), .events = POLLIN},
-	};
-	struct access a;
-	bool hold = false;
-
-	while (ioreq_next(io, &a)) {
-		if (device_access(dev, &a))
-			ioreq_complete(io, &a);
-		else
-			hold = true;
-	}
-	if (device_process_queue(dev, hold) ||
-	    (!hold && device_enable_notify(dev)))
-		return;
-	poll(fd, 2, 1);
-	if (fd[0].revents & POLLIN)
-		ck_assert_int_eq(ioreq_ack_event(io), 0);
-}
-
 static void
 setup_with(unsigned flags, bool with_grants)
 {
-	const struct ioreq_config config = {
-	    .domid = DOMID,
-	    .irq = IRQ,
-	    .base = BASE,
-	    .size = VIRTIO_MMIO_SIZE,
-	    .state_size = VIRTIO_MMIO_STATE_SIZE,
-	    .state_version = VIRTIO_MMIO_STATE_VERSION,
-	};
-	char path[64];
-
-	if (flags & DISK_DIRECT) {
-		snprintf(path, sizeof(path), "/var/tmp/vdisk-grants-XXXXXX");
-		file = mkstemp(path);
-		unlink(path);
-	} else {
-		file = memfd_create("disk", MFD_CLOEXEC);
-	}
-	ck_assert_int_ne(file, -1);
-	ck_assert_int_eq(ftruncate(file, DISK), 0);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
-	fake_log_init(&logger);
-	fake_xen_start(DOMID, 1, RAM, 0);
-	grants = with_grants ? grant_new(&logger.logger, DOMID) : NULL;
-	blk = blk_open(&logger.logger, path, flags, "serial 1", grants);
-	ck_assert_ptr_nonnull(blk);
-	guest = guest_open(&logger.logger, DOMID, GUEST_LIMIT_DEFAULT, grants);
-	ck_assert_ptr_nonnull(guest);
-	io = ioreq_open(&logger.logger, &config);
-	ck_assert_ptr_nonnull(io);
-	ck_assert(grants == NULL || grant_open(grants) >= 0);
-	dev = device_open(&logger.logger, io, guest, blk, false);
-	ck_assert_ptr_nonnull(dev);
-	driver_init(&drv, BASE, FAKE_XEN_LOW, RAM);
-	drv.step = step;
-	drv.grants = with_grants;
+	stack_open(&(struct stack_config){.vcpus = 1,
+	    .low = RAM,
+	    .disk = DISK,
+	    .flags = flags,
+	    .grants = with_grants});
 }
 
 static void
