@@ -459,6 +459,17 @@ driver_kick(struct driver *d)
 	return wanted;
 }
 
+void
+driver_add_wrong(struct driver *d)
+{
+	struct vring_avail *avail = driver_avail(d);
+
+	avail->ring[d->avail_idx % d->num] = d->num;
+	d->avail_idx++;
+	__atomic_store_n(&avail->idx, d->avail_idx, __ATOMIC_RELEASE);
+	driver_kick(d);
+}
+
 bool
 driver_take(struct driver *d)
 {

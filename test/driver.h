@@ -136,6 +136,11 @@ int driver_add(struct driver *d, const struct driver_buf *buf, unsigned n);
 bool driver_kick(struct driver *d);
 
 /*
+ * Make a descriptor available that is beyond the queue, and notify likewise.
+ */
+void driver_add_wrong(struct driver *d);
+
+/*
  * Serve an interrupt, if there is one, and take from the used ring: the
  * InterruptStatus found.  A driver that looks at the used ring without being
  * interrupted calls driver_take(), which tells whether there was one.

@@ -290,12 +290,7 @@ a_reset(void)
 static void
 a_fault(void)
 {
-	struct vring_avail *avail = driver_avail(&drv);
-
-	avail->ring[drv.avail_idx % drv.num] = drv.num;
-	drv.avail_idx++;
-	__atomic_store_n(&avail->idx, drv.avail_idx, __ATOMIC_RELEASE);
-	driver_kick(&drv);
+	driver_add_wrong(&drv);
 	driver_patience(&drv);
 	while (!(driver_read(&drv, VIRTIO_MMIO_STATUS) &
 		 VIRTIO_CONFIG_S_NEEDS_RESET))
