@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# shellcheck shell=dash disable=SC1091,SC2016
+# shellcheck shell=dash disable=SC1091,SC2016,SC2154
 # U-Boot as a guest, with a driver of its own, which polls, has one request at a time
 # and knows neither indirect descriptors nor event indices.
 if [ ! -e /guest/u-boot ]; then
 	skip 'U-Boot as a guest: on Arm only'
+	return
+fi
+# Its first read of its flash memory, which is mapped, is a translation fault, and 4.21
+# hands it on to the guest; 4.22 looks for the page first, and 4.20 has no such fault.
+if [ "$xen_minor" = 21 ]; then
+	skip "U-Boot as a guest: Xen 4.21 aborts what it reads of its flash memory"
 	return
 fi
 . /uboot.sh
