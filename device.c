@@ -229,8 +229,8 @@ device_enable_notify(struct device *dev)
 	if (!queue_in_use(dev) || dev->starved)
 		return false;
 	more = virtqueue_set_notify(&dev->vq, true);
-	dev->notify_enabled |= more != VIRTQUEUE_AGAIN;
-	dev->probed &= more == 0;
+	dev->notify_enabled = more != VIRTQUEUE_AGAIN;
+	dev->probed &= more == 0 || more == VIRTQUEUE_AGAIN;
 	if (more == VIRTQUEUE_AGAIN)
 		dev->starved = true;
 	else if (more < 0)

@@ -584,6 +584,39 @@ START_TEST(without_memory_to_ask_for_doorbells_none_is_waited_for)
 }
 END_TEST
 
+/*
+ * Nor is it forgotten that a new kernel looks for the device.
+ */
+START_TEST(without_memory_to_ask_for_doorbells_it_is_still_looked_for)
+{
+	struct access a = {
+	    .offset = VIRTIO_MMIO_MAGIC_VALUE, .kind = ACCESS_READ, .size = 4};
+	uint64_t gpa, len;
+	uint8_t *rings;
+
+	start(_i, 64);
+	gpa = driver_pattern(&drv, 512, 12);
+	driver_request(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512);
+	driver_kick(&drv);
+	driver_drain(&drv);
+	device_process_queue(dev, false);
+	ck_assert(device_access(dev, &a));
+	guest_unmap_all(guest);
+	fake_xen_starve(true);
+	ck_assert(!device_enable_notify(dev));
+	ck_assert(device_starved(dev));
+	fake_xen_starve(false);
+	device_process_queue(dev, false);
+	ck_assert(!device_enable_notify(dev));
+	rings = fake_xen_ram(drv.desc);
+	len = drv.heap - drv.desc;
+	memset(rings, 0xee, len);
+	steps(5);
+	ck_assert(rings[0] == 0xee && memcmp(rings, rings + 1, len - 1) == 0);
+	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 15);
+}
+END_TEST
+
 START_TEST(a_reset_device_works_again)
 {
 	uint64_t out;
@@ -1076,6 +1109,7 @@ main(void)
 	KIND(after_a_fault_what_is_in_flight_does_not_return_and_a_reset_helps);
 	KIND(memory_is_mapped_once_not_per_request);
 	KIND(without_memory_to_ask_for_doorbells_none_is_waited_for);
+	KIND(without_memory_to_ask_for_doorbells_it_is_still_looked_for);
 	KIND(a_batch_is_reported_with_one_call);
 	tcase_add_loop_test(tc, few_descriptors_are_enough_for_a_file_system, 0,
 	    3 * COUNT(kinds));
