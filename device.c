@@ -229,11 +229,12 @@ device_enable_notify(struct device *dev)
 	if (!queue_in_use(dev) || dev->starved)
 		return false;
 	more = virtqueue_set_notify(&dev->vq, true);
-	dev->notify_enabled = more != VIRTQUEUE_AGAIN;
-	dev->probed &= more == 0 || more == VIRTQUEUE_AGAIN;
-	if (more == VIRTQUEUE_AGAIN)
-		dev->starved = true;
-	else if (more < 0)
+	dev->starved = more == VIRTQUEUE_AGAIN;
+	if (dev->starved)
+		return false;
+	dev->notify_enabled = true;
+	dev->probed &= more == 0;
+	if (more < 0)
 		virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 	/* Without a free request the chain cannot be popped. */
 	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
