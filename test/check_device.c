@@ -106,6 +106,22 @@ start(int kind, uint16_t num)
 	driver_start(&drv, kinds[kind], num);
 }
 
+/* From the driver's descriptors on the guest has other data. */
+static void
+reuse_rings(void)
+{
+	memset(fake_xen_ram(drv.desc), 0xee, drv.heap - drv.desc);
+}
+
+static void
+assert_rings_left_alone(void)
+{
+	const uint8_t *rings = fake_xen_ram(drv.desc);
+
+	ck_assert(rings[0] == 0xee &&
+		  memcmp(rings, rings + 1, drv.heap - drv.desc - 1) == 0);
+}
+
 /* 'n' writes of 4096 bytes each are with the disk, which does not finish. */
 static void
 fill_disk_queue(unsigned n)
@@ -483,8 +499,7 @@ END_TEST
 
 START_TEST(after_a_reset_guest_memory_is_left_alone)
 {
-	uint8_t *rings;
-	uint64_t gpa, len;
+	uint64_t gpa;
 
 	start(_i, 64);
 	fill_disk_queue(10);
@@ -496,12 +511,10 @@ START_TEST(after_a_reset_guest_memory_is_left_alone)
 	driver_end(&drv, 1);
 	slow = false;
 	driver_end(&drv, 0);
-	rings = fake_xen_ram(drv.desc);
-	len = drv.heap - drv.desc;
-	memset(rings, 0xee, len);
+	reuse_rings();
 	ck_assert_uint_eq(blk_inflight(blk), 0);
 	steps(100);
-	ck_assert(rings[0] == 0xee && memcmp(rings, rings + 1, len - 1) == 0);
+	assert_rings_left_alone();
 	ck_assert(!driver_in_file(file, 1000, gpa, 512));
 }
 END_TEST
@@ -512,8 +525,7 @@ START_TEST(while_a_device_is_looked_for_its_rings_are_left_alone)
 	static const unsigned probed[] = {VIRTIO_MMIO_MAGIC_VALUE,
 	    VIRTIO_MMIO_VERSION, VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_VENDOR_ID,
 	    VIRTIO_MMIO_STATUS};
-	uint64_t gpa, len;
-	uint8_t *rings;
+	uint64_t gpa;
 
 	start(_i, 64);
 	gpa = driver_pattern(&drv, 512, 12);
@@ -521,18 +533,16 @@ START_TEST(while_a_device_is_looked_for_its_rings_are_left_alone)
 	driver_kick(&drv);
 	driver_drain(&drv);
 	steps(5);
-	rings = fake_xen_ram(drv.desc);
-	len = drv.heap - drv.desc;
-	memset(rings, 0xee, len);
+	reuse_rings();
 	for (unsigned i = 0; i < sizeof(probed) / sizeof(probed[0]); i++) {
 		driver_read(&drv, probed[i]);
 		steps(5);
 	}
-	ck_assert(rings[0] == 0xee && memcmp(rings, rings + 1, len - 1) == 0);
+	assert_rings_left_alone();
 	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 15);
 	ck_assert_uint_eq(logger.lines, 0);
 	driver_reset(&drv);
-	memset(rings, 0, len);
+	memset(fake_xen_ram(drv.desc), 0, drv.heap - drv.desc);
 	start(_i, 64);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
@@ -557,30 +567,42 @@ START_TEST(a_doorbell_counts_though_another_vcpu_looks_for_the_device)
 }
 END_TEST
 
+static void
+look_for_device(void)
+{
+	struct access a = {
+	    .offset = VIRTIO_MMIO_MAGIC_VALUE, .kind = ACCESS_READ, .size = 4};
+
+	ck_assert(device_access(dev, &a));
+}
+
+/* The loop goes to sleep, and cannot map the rings to ask for a doorbell. */
+static void
+fail_to_enable_notify(void)
+{
+	guest_unmap_all(guest);
+	fake_xen_starve(true);
+	ck_assert(!device_enable_notify(dev));
+	ck_assert(device_starved(dev));
+	fake_xen_starve(false);
+}
+
 /*
  * Who was not told to notify does not, whatever another vCPU looks for.
  */
 START_TEST(without_memory_to_ask_for_doorbells_none_is_waited_for)
 {
-	struct access a = {
-	    .offset = VIRTIO_MMIO_MAGIC_VALUE, .kind = ACCESS_READ, .size = 4};
 	uint64_t gpa;
 
 	start(_i, 64);
 	gpa = driver_pattern(&drv, 512, 12);
-	driver_request(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
 	device_process_queue(dev, false);
-	guest_unmap_all(guest);
-	fake_xen_starve(true);
-	ck_assert(!device_enable_notify(dev));
-	ck_assert(device_starved(dev));
-	ck_assert(device_access(dev, &a));
-	fake_xen_starve(false);
-	driver_request(&drv, VIRTIO_BLK_T_OUT, 9, gpa, 512);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	fail_to_enable_notify();
+	look_for_device();
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 9, gpa, 512), VIRTIO_BLK_S_OK);
 }
 END_TEST
 
@@ -589,30 +611,20 @@ END_TEST
  */
 START_TEST(without_memory_to_ask_for_doorbells_it_is_still_looked_for)
 {
-	struct access a = {
-	    .offset = VIRTIO_MMIO_MAGIC_VALUE, .kind = ACCESS_READ, .size = 4};
-	uint64_t gpa, len;
-	uint8_t *rings;
+	uint64_t gpa;
 
 	start(_i, 64);
 	gpa = driver_pattern(&drv, 512, 12);
-	driver_request(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512);
-	driver_kick(&drv);
-	driver_drain(&drv);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
 	device_process_queue(dev, false);
-	ck_assert(device_access(dev, &a));
-	guest_unmap_all(guest);
-	fake_xen_starve(true);
-	ck_assert(!device_enable_notify(dev));
-	ck_assert(device_starved(dev));
-	fake_xen_starve(false);
+	look_for_device();
+	fail_to_enable_notify();
 	device_process_queue(dev, false);
 	ck_assert(!device_enable_notify(dev));
-	rings = fake_xen_ram(drv.desc);
-	len = drv.heap - drv.desc;
-	memset(rings, 0xee, len);
+	reuse_rings();
 	steps(5);
-	ck_assert(rings[0] == 0xee && memcmp(rings, rings + 1, len - 1) == 0);
+	assert_rings_left_alone();
 	ck_assert_uint_eq(driver_read(&drv, VIRTIO_MMIO_STATUS), 15);
 }
 END_TEST
