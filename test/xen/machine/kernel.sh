@@ -15,7 +15,7 @@ work=$dir/source/kernel
 rm -rf "$work"
 mkdir -p "$work/linux"
 cd "$work"
-apt_own "$work/apt" "$(apt_mirror)" "$(cat "$dir/release")" "$arch"
+apt_own "$work/apt" "$(apt_mirror)" "${kernel:-$(cat "$dir/release")}" "$arch"
 if ! { apt-get update --error-on=any && apt-get download "$package"; } > apt.log 2>&1; then
 	cat apt.log
 	echo "Debian's $package cannot be had: $(sed -n 's/^E: \(Failed to fetch \)\{0,1\}//p' apt.log | head -n 1)" >&3
