@@ -280,6 +280,7 @@ START_TEST(a_successor_without_room_waits_and_does_again_what_was_in_flight)
 		head = driver_request(
 		    &drv, VIRTIO_BLK_T_OUT, 8 * store, gpa, PAGE);
 		fake_xen_kill_after(store);
+		driver_read(&drv, VIRTIO_MMIO_STATUS); /* it notifies */
 		driver_begin(&drv, 0, true, VIRTIO_MMIO_QUEUE_NOTIFY, 4, 0);
 		for (unsigned i = 0; i < 200 && fake_xen_server_bound(0) != 0;
 		     i++)

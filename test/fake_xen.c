@@ -160,7 +160,9 @@ struct state {
 	int16_t segment_status;
 	bool watching;
 	uint64_t watched[WATCHED]; /* page numbers, 0: none */
-	unsigned stores, kill_after;
+	unsigned stores;
+	unsigned kill_after; /* so many more, 0: never */
+	unsigned kill_next;  /* what that becomes, see arm() */
 };
 
 static_assert(sizeof(struct state) <= IOREQ_OFFSET, "no room for the state");
@@ -301,6 +303,8 @@ unlock(void)
 		    NULL, 0);
 }
 
+static void arm(enum fake_xen_call call);
+
 /*
  * Begin a call: takes the lock, and returns the error the call must fail with.
  */
@@ -308,6 +312,7 @@ static int
 enter(enum fake_xen_call call)
 {
 	lock();
+	arm(call);
 	xen->calls[call]++;
 	if (xen->fail_nth[call] == 0 || --xen->fail_nth[call] != 0)
 		return 0;
@@ -826,7 +831,8 @@ xendevicemodel_set_isa_irq_level(
 
 /*
  * Slow motion.  Pages that are watched are mapped for reading only; an
- * instruction that stores there faults, and is then carried out alone.
+ * instruction that stores there faults, and is then carried out alone.  While
+ * nobody is to be killed, the first store makes a page as any other.
  */
 
 #if defined(__x86_64__)
@@ -863,7 +869,8 @@ on_fault(int sig, siginfo_t *info, void *context)
 	}
 	storing = watched_page[i];
 	mprotect(storing, FAKE_XEN_PAGE, PROT_READ | PROT_WRITE);
-	uc->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+	if (xen->kill_after != 0)
+		uc->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
 }
 
 static void
@@ -881,6 +888,18 @@ static bool
 can_watch(void)
 {
 	return true;
+}
+
+/* In a call: have stores count from here on, if it is time. */
+static void
+arm(enum fake_xen_call call)
+{
+	if (xen->kill_next == 0 || (watched_pages > 0 && call != XC_NOTIFY))
+		return;
+	for (unsigned i = 0; i < watched_pages; i++)
+		mprotect(watched_page[i], FAKE_XEN_PAGE, PROT_READ);
+	xen->kill_after = xen->kill_next;
+	xen->kill_next = 0;
 }
 
 /*
@@ -913,6 +932,11 @@ static bool
 can_watch(void)
 {
 	return false;
+}
+
+static void
+arm(enum fake_xen_call call __attribute__((unused)))
+{
 }
 
 static void
@@ -2027,7 +2051,8 @@ fake_xen_watch(uint64_t gpa)
 void
 fake_xen_kill_after(unsigned nth)
 {
-	xen->kill_after = nth;
+	xen->kill_after = 0;
+	xen->kill_next = nth;
 }
 
 unsigned

@@ -237,9 +237,10 @@ bool fake_xen_sleep(uint32_t seen, int ms);
  * The stores of another process, one instruction's at a time: those to its
  * IOREQ page, and to the guest pages that fake_xen_watch() named before it
  * mapped them (nobody else may write those through its mapping, as the kernel
- * would when it reads a file into them).  After the 'nth' from now the process
- * is killed; 0 is never.  fake_xen_watch() is false where a process cannot
- * single-step itself, and nothing happens then.
+ * would when it reads a file into them).  After the 'nth' from its start on, or
+ * if it runs already from its next notification on, the process is killed; 0 is
+ * never, and then stores cost and count nothing.  fake_xen_watch() is false where
+ * a process cannot single-step itself, and nothing happens then.
  */
 bool fake_xen_watch(uint64_t gpa);
 void fake_xen_kill_after(unsigned nth);
