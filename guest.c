@@ -65,9 +65,18 @@
 #define LEAF UINT64_C(4096)
 
 /* In pages: for a request of the usual size, scattered as it may be. */
-#define LIMIT_MIN	   UINT64_C(2048)
-#define LIMIT_DIVISOR	   16 /* of the host's memory, for one disk */
-#define SHORTAGE_BACKOFF_S 10 /* with a lower limit, after a shortage */
+#define LIMIT_MIN     UINT64_C(2048)
+#define LIMIT_DIVISOR 16 /* of the host's memory, for one disk */
+
+/*
+ * After a shortage the limit is lower for so long, and nothing is mapped at
+ * first, for twice as long each time, since Linux logs each refusal.
+ */
+#define SHORTAGE_MS 10000
+#define RETRY_MS    20 /* ... six times, and for the last again */
+
+/* Where a chunk was, page tables and a page of descriptions may stay. */
+#define CHUNKS_MIN 2048
 
 struct chunk {
 	uint64_t present[CHUNK / 64]; /* a bit per page: 1 is mapped */
@@ -91,9 +100,11 @@ struct guest {
 	uint64_t pages_short;  /* that guest_map() could not map */
 	int map_error;	       /* errno of guest_map() */
 	bool no_fault_around;  /* map nothing that is not asked for */
-	bool shortage_logged;  /* that the host has no room */
 	uint32_t reclaim_pass; /* of guest_reclaim() */
-	time_t backoff_end;
+	unsigned chunks;       /* mapped since guest_unmap_all() */
+	unsigned shortages;    /* since there was none for SHORTAGE_MS */
+	int64_t shortage_end;  /* of the lower limit */
+	int64_t retry;	       /* nothing is mapped before */
 	xentoollog_logger *log;
 	struct grants *grants; /* instead of the window, which is empty then */
 	xenforeignmemory_handle *fmem;
@@ -133,13 +144,14 @@ map_anonymous(struct guest *guest, void *p, uint64_t pages, int prot)
 	_exit(EXIT_FAILURE);
 }
 
-static time_t
+/* In milliseconds. */
+static int64_t
 now(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	return t.tv_sec;
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
 }
 
 /* The host has no room for another mapping: give some back to the others. */
@@ -148,15 +160,15 @@ handle_shortage(struct guest *guest)
 {
 	uint64_t most = guest->pages + guest->areas;
 
-	if (!guest->shortage_logged)
+	if (guest->shortages == 0)
 		log_msg(guest->log, XTL_WARN, errno,
 		    "the host has no room to map more of the guest's memory "
-		    "than %llu MiB, so requests may wait: see CAVEATS in "
-		    "vdisk(8)",
+		    "than %llu MiB: see CAVEATS in vdisk(8)",
 		    (unsigned long long)guest_mapped(guest) >> 20);
-	guest->shortage_logged = true;
 	guest->limit = MIN(MAX(most - most / 4, LIMIT_MIN), guest->bound);
-	guest->backoff_end = now() + SHORTAGE_BACKOFF_S;
+	guest->retry = now() + (RETRY_MS << MIN(guest->shortages++, 6));
+	guest->shortage_end = now() + SHORTAGE_MS;
+	guest->no_fault_around = true;
 	guest->map_error = ENOMEM;
 }
 
@@ -176,11 +188,13 @@ map_range(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, p,
 		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL) {
 		/* EINVAL is a page that the guest has not. */
-		while (i > 0 && err[i - 1] != -ENOMEM && err[i - 1] != -ENOENT)
+		while (i > 0 && err[i - 1] <= 0 && err[i - 1] != -ENOMEM &&
+		       err[i - 1] != -ENOENT)
 			i--;
 		if (i == 0)
 			return true;
-		errno = ENOMEM; /* of Xen, for our p2m; on Arm ENOENT */
+		/* Of Xen, for our p2m; on Arm ENOENT; of Linux, the gfn. */
+		errno = ENOMEM;
 	}
 	handle_shortage(guest);
 	/* It may have left a hole that other mappings could take. */
@@ -194,8 +208,10 @@ account(struct guest *guest, uint64_t from, uint64_t to)
 {
 	struct chunk *c = &guest->chunk[from / CHUNK];
 
-	if (c->pages == 0)
+	if (c->pages == 0) {
 		TAILQ_INSERT_TAIL(&guest->mapped, c, link);
+		guest->chunks++;
+	}
 	c->pages += to - from;
 	c->areas++;
 	guest->pages += to - from;
@@ -255,8 +271,11 @@ map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
 static uint64_t
 limit(struct guest *guest)
 {
-	if (guest->limit < guest->bound && now() >= guest->backoff_end)
+	if (guest->shortages > 0 && now() >= guest->shortage_end) {
 		guest->limit = guest->bound;
+		guest->no_fault_around = false;
+		guest->shortages = 0;
+	}
 	return guest->limit;
 }
 
@@ -276,10 +295,15 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 	};
 	int i = guest->no_fault_around || c->sparse ? 2 : c->pages == 0;
 	bool *leaf = &guest->leaf[page / CHUNK / LEAF];
+	struct chunk *table = &guest->chunk[page / CHUNK / LEAF * LEAF];
+	size_t size = LEAF * sizeof(*table);
 	char *spare = guest->window + guest->size;
 	uint64_t from, to;
 	int err = 0;
 
+	guest->map_error = ENOMEM;
+	if (now() < guest->retry)
+		return false;
 	guest->map_error = EFAULT;
 	if (c->pages == 0) {
 		if (!map_range(guest, spare, page, 1, &err))
@@ -289,24 +313,33 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 	if (err != 0)
 		return false;
 	if (!*leaf) {
-		map_anonymous(guest, &guest->chunk[page / CHUNK / LEAF * LEAF],
-		    LEAF * sizeof(*c) >> PAGE_BITS, PROT_READ | PROT_WRITE);
+		/* The host may have no memory to commit to it. */
+		if (mmap(table, size, PROT_READ | PROT_WRITE,
+			WINDOW_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+			handle_shortage(guest);
+			map_anonymous(
+			    guest, table, size >> PAGE_BITS, PROT_READ);
+			return false;
+		}
 		*leaf = true;
 		guest->areas++;
 	}
 	for (; i < 3 && !is_present(guest, page); i++) {
-		for (from = page; from > MAX(choice[i].from, first); from--)
-			if (is_present(guest, from - 1))
-				break;
-		for (to = page + 1; to < MIN(choice[i].to, first + CHUNK); to++)
-			if (is_present(guest, to))
-				break;
+		from = page, to = page + 1;
+		while (from > MAX(choice[i].from, first) &&
+		       !is_present(guest, from - 1))
+			from--;
+		while (to < MIN(choice[i].to, first + CHUNK) &&
+		       !is_present(guest, to))
+			to++;
 		guest->pages_short = to - from + 1;
 		guest->map_error =
 		    guest->limit < guest->bound ? ENOMEM : ENOBUFS;
 		if (guest->pages + guest->areas + guest->pages_short >
 			choice[i].most ||
-		    guest->areas >= AREAS_MAX)
+		    guest->areas >= AREAS_MAX ||
+		    (c->pages == 0 &&
+			guest->chunks > CHUNKS_MIN + 2 * guest->bound / CHUNK))
 			continue;
 		guest->map_error = EFAULT;
 		map_present(guest, page, from, to);
@@ -314,7 +347,10 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 			break;
 	}
 	guest->no_fault_around |= guest->map_error == ENOBUFS;
-	return is_present(guest, page);
+	if (!is_present(guest, page))
+		return false;
+	guest->retry = 0; /* there was room for less */
+	return true;
 }
 
 /* guest_map() for what is not all mapped from page 'page' on. */
@@ -410,7 +446,6 @@ guest_mapped(const struct guest *guest)
 void
 guest_unmap_all(struct guest *guest)
 {
-	guest->limit = guest->bound;
 	if (guest->grants != NULL)
 		grant_unmap_all(guest->grants);
 	if (guest->areas == 0)
@@ -422,7 +457,7 @@ guest_unmap_all(struct guest *guest)
 	    PROT_READ);
 	memset(guest->leaf, false, sizeof(guest->leaf));
 	TAILQ_INIT(&guest->mapped);
-	guest->pages = guest->areas = 0;
+	guest->pages = guest->areas = guest->chunks = 0;
 }
 
 void
@@ -547,8 +582,7 @@ guest_open(struct xentoollog_logger *log, uint16_t domid, uint64_t limit,
 	/* A chunk with holes is mapped page by page, which must be ours too. */
 	if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
 		return log_error(log, -1,
-		    "the kernel's page size is not %d bytes, which is Xen's",
-		    (int)PAGE_BYTES);
+		    "the kernel's page size is not 4096 bytes, which is Xen's");
 	if (grants != NULL)
 		return guest;
 	if ((guest->fmem = xenforeignmemory_open(log, 0)) == NULL ||

@@ -8,6 +8,7 @@
  * back, and counts as in flight.  No real file can be told to be slow at just
  * that time.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -581,10 +582,10 @@ static void
 fail_to_enable_notify(void)
 {
 	guest_unmap_all(guest);
-	fake_xen_starve(true);
+	fake_xen_starve(ENOENT);
 	ck_assert(!device_enable_notify(dev));
 	ck_assert(device_starved(dev));
-	fake_xen_starve(false);
+	fake_xen_starve(0);
 }
 
 /*

@@ -152,7 +152,7 @@ struct state {
 	uint64_t endless;	 /* page number, and from there on; 0: none */
 	uint32_t endless_frame;	 /* of the first of the pages that it has */
 	uint64_t room, room_max; /* in pages */
-	bool starved;		 /* Xen, of memory for tables */
+	int starved;		 /* of memory for tables: ENOENT, ENOMEM */
 	struct process processes[PROCESSES];
 	struct grant grants[GRANTS];
 	struct grant_map grant_maps[GRANT_MAPS];
@@ -1241,11 +1241,11 @@ xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
 						    : ESRCH;
 		if (error == ESRCH && xen->life == FAKE_XEN_DYING)
 			error = EINVAL;
-		if (error == 0 && xen->starved)
-			error = ENOENT;
+		if (error == 0)
+			error = xen->starved;
 		bad += error != 0;
 		if (err != NULL)
-			err[i] = -error;
+			err[i] = error == ENOMEM ? (int)arr[i] : -error;
 	}
 	if (there && !xen->starved)
 		map_frames(map, prot, pages, arr);
@@ -1859,10 +1859,10 @@ fake_xen_foreign(void)
 }
 
 void
-fake_xen_starve(bool on)
+fake_xen_starve(int error)
 {
 	lock();
-	xen->starved = on;
+	xen->starved = error;
 	unlock();
 }
 

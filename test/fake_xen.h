@@ -181,10 +181,12 @@ void fake_xen_endless(uint64_t gpa);
 void fake_xen_set_room(uint64_t pages);
 
 /*
- * Xen itself has no memory for the tables by which the host's domain maps, or has
- * some again: then every page that the guest has fails, but not the call.
+ * There is no memory for the tables by which the host's domain maps, or with 0 some
+ * again: then every page that the guest has fails, but not the call.  ENOENT is Xen's
+ * own error.  ENOMEM is Linux's, whose privcmd returns the page's number instead, since
+ * it has that and the error at the same place.
  */
-void fake_xen_starve(bool on);
+void fake_xen_starve(int error);
 uint64_t fake_xen_foreign(void);
 uint64_t fake_xen_foreign_max(void);
 
