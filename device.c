@@ -237,7 +237,8 @@ device_enable_notify(struct device *dev)
 	if (more < 0)
 		virtio_mmio_fault(&dev->mmio, dev->vq.fault);
 	/* Without a free request the chain cannot be popped. */
-	return more > 0 && blk_inflight(dev->blk) < BLK_REQS;
+	dev->used = more > 0 && blk_inflight(dev->blk) < BLK_REQS;
+	return dev->used;
 }
 
 bool

@@ -577,6 +577,26 @@ look_for_device(void)
 	ck_assert(device_access(dev, &a));
 }
 
+START_TEST(a_chain_counts_though_another_vcpu_looks_for_the_device)
+{
+	uint64_t gpa;
+	int head;
+
+	start(_i, 64);
+	gpa = driver_pattern(&drv, 512, 12);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
+	device_process_queue(dev, false);
+	/* Found when doorbells were enabled: there is none for it. */
+	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 9, gpa, 512);
+	ck_assert(device_enable_notify(dev));
+	look_for_device();
+	steps(50);
+	driver_interrupt(&drv);
+	ck_assert(drv.done[head]);
+}
+END_TEST
+
 /* The loop goes to sleep, and cannot map the rings to ask for a doorbell. */
 static void
 fail_to_enable_notify(void)
@@ -1094,6 +1114,7 @@ add_common(TCase *tc)
 	KIND(after_a_reset_guest_memory_is_left_alone);
 	KIND(while_a_device_is_looked_for_its_rings_are_left_alone);
 	KIND(a_doorbell_counts_though_another_vcpu_looks_for_the_device);
+	KIND(a_chain_counts_though_another_vcpu_looks_for_the_device);
 	KIND(a_reset_device_works_again);
 	KIND(disabling_the_queue_waits_for_requests_in_flight);
 	KIND(beyond_the_end_nothing_is_written_and_the_queue_goes_on);
