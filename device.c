@@ -192,9 +192,11 @@ process_completions(struct device *dev)
 	}
 	if (wanted < 0)
 		virtio_mmio_fault(&dev->mmio, dev->vq.fault);
-	else if (wanted > 0)
-		virtio_mmio_interrupt(&dev->mmio, VIRTIO_MMIO_INT_VRING);
-	virtqueue_signalled(&dev->vq);
+	else if (wanted > 0 &&
+		 !virtio_mmio_interrupt(&dev->mmio, VIRTIO_MMIO_INT_VRING))
+		dev->starved = true; /* and decided again */
+	else
+		virtqueue_signalled(&dev->vq);
 	return n;
 }
 

@@ -403,13 +403,15 @@ ioreq_complete(struct ioreq_server *io, const struct access *a)
 		log_error(io->log, errno, "cannot notify vCPU %u", a->vcpu);
 }
 
-void
+bool
 ioreq_interrupt(struct ioreq_server *io, unsigned level)
 {
-	if (set_irq(io, level) == 0 || errno == io->irq_errno)
-		return;
+	if (set_irq(io, level) == 0)
+		return true;
+	if (errno != io->irq_errno)
+		log_error(io->log, errno, "cannot set IRQ %u", io->config.irq);
 	io->irq_errno = errno;
-	log_error(io->log, errno, "cannot set IRQ %u", io->config.irq);
+	return false;
 }
 
 bool

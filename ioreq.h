@@ -86,8 +86,9 @@ void ioreq_complete(struct ioreq_server *io, const struct access *a);
 /*
  * Set the level of the guest's interrupt.  Arm: 1 makes the SPI pending, and 0
  * is ignored.  x86: the level of an ISA line, which may be taken as an edge.
+ * False: the host refuses, for now, which has been logged.
  */
-void ioreq_interrupt(struct ioreq_server *io, unsigned level);
+bool ioreq_interrupt(struct ioreq_server *io, unsigned level);
 
 /* One hypercall.  To be polled: Xen notifies nobody of a domain's end. */
 bool ioreq_domain_exists(struct ioreq_server *io);

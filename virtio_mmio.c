@@ -74,12 +74,12 @@ all_features(const struct virtio_mmio *dev)
 	       FEATURE(VIRTIO_RING_F_EVENT_IDX);
 }
 
-void
+bool
 virtio_mmio_interrupt(struct virtio_mmio *dev, uint32_t cause)
 {
 	dev->s->interrupt_status |= cause;
 	dev->interrupts++;
-	ioreq_interrupt(dev->io, 1);
+	return ioreq_interrupt(dev->io, 1);
 }
 
 /* A guest can cause faults without end, so the log is rate-limited. */

@@ -58,8 +58,8 @@ bool virtio_mmio_queue_active(const struct virtio_mmio *dev);
  */
 void virtio_mmio_fault(struct virtio_mmio *dev, const char *why);
 
-/* Raise VIRTIO_MMIO_INT_*.  Whether the driver has acknowledged all causes. */
-void virtio_mmio_interrupt(struct virtio_mmio *dev, uint32_t cause);
+/* Raise VIRTIO_MMIO_INT_*; false: refused.  Whether all are acknowledged. */
+bool virtio_mmio_interrupt(struct virtio_mmio *dev, uint32_t cause);
 bool virtio_mmio_irq_acked(const struct virtio_mmio *dev);
 
 /* Notify the driver of a changed capacity (5.2.5). */

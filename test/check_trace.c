@@ -111,8 +111,8 @@ uint64_t __real_blk_features(const struct blk *blk);
 uint64_t __wrap_blk_features(const struct blk *blk);
 unsigned __real_blk_inflight(const struct blk *blk);
 unsigned __wrap_blk_inflight(const struct blk *blk);
-void __real_ioreq_interrupt(struct ioreq_server *io, unsigned level);
-void __wrap_ioreq_interrupt(struct ioreq_server *io, unsigned level);
+bool __real_ioreq_interrupt(struct ioreq_server *io, unsigned level);
+bool __wrap_ioreq_interrupt(struct ioreq_server *io, unsigned level);
 
 static struct blk_req **
 find_held(uint16_t head)
@@ -153,11 +153,11 @@ __wrap_blk_inflight(const struct blk *blk)
 	return __real_blk_inflight(blk) + nheld;
 }
 
-void
+bool
 __wrap_ioreq_interrupt(struct ioreq_server *io, unsigned level)
 {
 	raised += level;
-	__real_ioreq_interrupt(io, level);
+	return __real_ioreq_interrupt(io, level);
 }
 
 /*

@@ -1006,6 +1006,27 @@ START_TEST(a_batch_makes_one_interrupt)
 }
 END_TEST
 
+/* As if it had no memory just now: who has one request waits for nothing else. */
+START_TEST(an_interrupt_that_the_host_refuses_is_raised_later)
+{
+	start(USUAL | (_i ? EVENT_IDX : 0));
+	io.refused = 5;
+	offer(0, VIRTIO_BLK_T_IN, 0);
+	notify();
+	while (io.refused > 0) {
+		ck_assert_uint_eq(io.raised, 0);
+		ck_assert(device_starved(dev));
+		device_process_queue(dev, false);
+	}
+	device_process_queue(dev, false);
+	ck_assert(!device_starved(dev));
+	ck_assert_uint_eq(io.raised, 1);
+	take(0, SECTOR + 1);
+	settle();
+	ck_assert_uint_eq(io.raised, 1);
+}
+END_TEST
+
 /*
  * Requests of which the disk is at once done, either itself in memory or
  * cached.
@@ -2450,6 +2471,8 @@ main(void)
 	tcase_add_test(tc, a_used_buffer_is_signalled_until_it_is_acknowledged);
 	tcase_add_test(tc, two_causes_are_acknowledged_one_by_one);
 	tcase_add_loop_test(tc, a_batch_makes_one_interrupt, 0, 2);
+	tcase_add_loop_test(
+	    tc, an_interrupt_that_the_host_refuses_is_raised_later, 0, 2);
 	tcase_add_loop_test(
 	    tc, completions_are_signalled_before_the_rest_is_done, 0, 4);
 	tcase_add_loop_test(

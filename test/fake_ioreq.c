@@ -7,14 +7,19 @@
 #include "fake_ioreq.h"
 #include "ioreq.h"
 
-void
+bool
 ioreq_interrupt(struct ioreq_server *io, unsigned level)
 {
+	if (io->refused > 0) {
+		io->refused--;
+		return false;
+	}
 	io->level = level;
 	if (level == 0)
 		io->lowered++;
 	else
 		io->raised++;
+	return true;
 }
 
 void *

@@ -15,7 +15,8 @@
 struct ioreq_server {
 	unsigned raised;
 	unsigned lowered;
-	unsigned level; /* that was set last */
+	unsigned level;	  /* that was set last */
+	unsigned refused; /* the next so many are, by the host */
 	bool pending;
 	bool adopted;
 	uint64_t state[VIRTIO_MMIO_STATE_SIZE / sizeof(uint64_t)];
