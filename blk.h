@@ -39,7 +39,8 @@ struct blk_req {
 
 /* What outlives this process, a part of the device's state. */
 struct blk_state {
-	uint16_t write_through; /* 1: no write-back cache (5.2.6.2) */
+	uint16_t write_through; /* no write-back cache (5.2.6.2): 1, or ... */
+#define BLK_CHOSEN 2		/* ... by a driver, which a reset leaves */
 	uint16_t flush_failed;	/* 1: and so will all further ones */
 };
 

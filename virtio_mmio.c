@@ -120,7 +120,7 @@ reset(struct virtio_mmio *dev)
 	s->blk_size = le32toh(config.blk_size);
 	s->driver_features = s->driver_features_unknown = 0;
 	s->device_features_sel = s->driver_features_sel = s->queue_sel = 0;
-	s->interrupt_status = s->blk.write_through = 0;
+	s->interrupt_status = 0;
 	ioreq_interrupt(dev->io, 0);
 }
 
@@ -141,13 +141,20 @@ accept_features(struct virtio_mmio *dev)
 	uint64_t offered = dev->s->device_features;
 	uint64_t required = offered & (FEATURE(VIRTIO_F_VERSION_1) |
 					  FEATURE(VIRTIO_F_ACCESS_PLATFORM));
+	uint16_t *through = &dev->s->blk.write_through;
 
 	if (dev->s->driver_features_unknown != 0 ||
 	    (features & ~offered) != 0 || (required & ~features) != 0)
 		return false;
-	/* A driver without FLUSH cannot flush a cache (5.2.5.2). */
-	dev->s->blk.write_through =
-	    (features & FEATURE(VIRTIO_BLK_F_FLUSH)) == 0;
+	/*
+	 * A driver without FLUSH cannot flush a cache (5.2.5.2).  What another
+	 * has chosen stays: Linux does not choose anew when it has slept.
+	 */
+	if ((features & FEATURE(VIRTIO_BLK_F_FLUSH)) == 0)
+		*through = 1;
+	else if ((features & FEATURE(VIRTIO_BLK_F_CONFIG_WCE)) == 0 ||
+		 *through == 1)
+		*through = 0;
 	return true;
 }
 
@@ -384,7 +391,7 @@ write_config(
 		return false;
 	if (data == 0 && !dev->s->blk.write_through)
 		blk_sync(dev->blk);
-	dev->s->blk.write_through = data == 0;
+	dev->s->blk.write_through = data == 0 ? BLK_CHOSEN : 0;
 	return true;
 }
 
@@ -422,7 +429,7 @@ state_incompatible(const struct virtio_mmio *dev)
 	if ((s->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0 ||
 	    (s->driver_features & ~s->device_features &
 		-(uint64_t)features_negotiated(dev)) != 0 ||
-	    s->queue.ready > 1 || s->blk.write_through > 1 ||
+	    s->queue.ready > 1 || s->blk.write_through > BLK_CHOSEN ||
 	    s->blk.flush_failed > 1)
 		return "the state is corrupt";
 	if ((changed & FEATURE(VIRTIO_F_VERSION_1)) != 0)

@@ -667,13 +667,36 @@ START_TEST(a_driver_that_cannot_flush_begins_without_a_cache)
 }
 END_TEST
 
-START_TEST(the_cache_is_there_again_after_a_reset)
+/* Linux resets the device when it sleeps, and does not choose again. */
+START_TEST(what_the_driver_chose_is_so_after_a_reset)
 {
 	start(USUAL | WCE);
-	ck_assert(write_sized(WCE_AT, 1, 0));
+	for (unsigned choice = 0; choice < 2; choice++) {
+		ck_assert(write_sized(WCE_AT, 1, choice));
+		for (unsigned i = 0; i < 2; i++) {
+			ck_assert(reset_now());
+			start(USUAL | WCE);
+			ck_assert_uint_eq(read_sized(WCE_AT, 1), choice);
+			ck_assert_uint_eq(stable_writes(), !choice);
+		}
+	}
+}
+END_TEST
+
+START_TEST(what_no_driver_chose_is_forgotten_at_a_reset)
+{
+	/* It cannot flush, or cannot choose. */
+	start(_i ? VERSION_1 | WCE : USUAL | WCE);
+	ck_assert(_i || write_sized(WCE_AT, 1, 0));
+	ck_assert_uint_eq(stable_writes(), 1);
 	ck_assert(reset_now());
-	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
+	if (_i == 0) {
+		start(USUAL);
+		ck_assert_uint_eq(stable_writes(), 0);
+		ck_assert(reset_now());
+	}
 	start(USUAL | WCE);
+	ck_assert_uint_eq(read_sized(WCE_AT, 1), 1);
 	ck_assert_uint_eq(stable_writes(), 0);
 }
 END_TEST
@@ -2075,7 +2098,7 @@ left_nonsense(unsigned what)
 		left()->queue.inflight[0] = 6;
 		break;
 	case 7:
-		left()->write_through = 2;
+		left()->write_through = 3;
 		break;
 	case 8:
 		left()->flush_failed = 2;
@@ -2440,7 +2463,9 @@ main(void)
 	tc = cases_add(s, "cache", setup, NULL);
 	tcase_add_test(tc, the_driver_chooses_how_it_writes);
 	tcase_add_test(tc, a_driver_that_cannot_flush_begins_without_a_cache);
-	tcase_add_test(tc, the_cache_is_there_again_after_a_reset);
+	tcase_add_test(tc, what_the_driver_chose_is_so_after_a_reset);
+	tcase_add_loop_test(
+	    tc, what_no_driver_chose_is_forgotten_at_a_reset, 0, 2);
 	tcase_add_test(
 	    tc, the_cache_is_not_given_up_before_it_is_agreed_that_one_can);
 	tcase_add_test(tc, the_cache_is_given_up_when_nothing_is_in_flight);
