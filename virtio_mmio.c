@@ -163,6 +163,7 @@ static bool
 write_status(struct virtio_mmio *dev, uint32_t status)
 {
 	struct device_state *s = dev->s;
+	bool begins;
 
 	if (status == 0) {
 		if (blk_inflight(dev->blk) > 0)
@@ -171,20 +172,17 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 		return true;
 	}
 	status = s->status | (status & DRIVER_STATUS);
-	if (dev->legacy) { /* neither rejected nor retained (3.1.2) */
-		s->status = status & ~VIRTIO_CONFIG_S_FEATURES_OK;
-		return true;
-	}
-	if ((status & ~s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0 &&
-	    !accept_features(dev))
+	if (dev->legacy) /* neither rejected nor retained (3.1.2) */
 		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
-	if (!(status & VIRTIO_CONFIG_S_FEATURES_OK))
+	else if ((status & ~s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0 &&
+		 !accept_features(dev))
+		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
+	if (!dev->legacy && !(status & VIRTIO_CONFIG_S_FEATURES_OK))
 		status &= ~VIRTIO_CONFIG_S_DRIVER_OK;
-	/* A fault from before DRIVER_OK is signalled now (2.1.2). */
-	if ((status & ~s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
-	    (status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
-		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+	begins = (status & ~s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0;
 	s->status = status;
+	if (begins) /* what came before is signalled now (2.1.2, 5.2.5) */
+		virtio_mmio_resize(dev);
 	return true;
 }
 
@@ -224,21 +222,15 @@ write_queue(struct virtio_mmio *dev, uint32_t offset, uint32_t data)
 
 	if (dev->s->queue_sel != 0 || q->ready)
 		return;
-	switch (offset - 4 * half) {
-	case VIRTIO_MMIO_QUEUE_NUM:
-		if (half == 0)
-			q->num = data;
-		break;
-	case VIRTIO_MMIO_QUEUE_DESC_LOW:
+	offset -= 4 * half;
+	if (offset == VIRTIO_MMIO_QUEUE_DESC_LOW)
 		set_half(&q->desc, half, data);
-		break;
-	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
+	else if (offset == VIRTIO_MMIO_QUEUE_AVAIL_LOW)
 		set_half(&q->driver, half, data);
-		break;
-	case VIRTIO_MMIO_QUEUE_USED_LOW:
+	else if (offset == VIRTIO_MMIO_QUEUE_USED_LOW)
 		set_half(&q->device, half, data);
-		break;
-	}
+	else if (offset == VIRTIO_MMIO_QUEUE_NUM && half == 0)
+		q->num = data;
 }
 
 static void
@@ -457,10 +449,11 @@ virtio_mmio_resize(struct virtio_mmio *dev)
 	uint64_t capacity = le64toh(blk_config(dev->blk).capacity);
 	struct device_state *s = dev->s;
 
-	if (s->capacity == capacity)
+	s->config_generation += s->capacity != capacity;
+	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) == 0)
 		return;
-	s->config_generation++;
-	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0)
+	if (s->capacity != capacity ||
+	    (s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
 		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
 	s->capacity = capacity;
 }
@@ -480,10 +473,7 @@ restore_state(struct virtio_mmio *dev)
 	log_msg(dev->log, XTL_NOTICE, -1,
 	    "continuing from the state of a previous vdisk");
 	blk_adopt(dev->blk, &s->blk);
-	/* It may have been killed before it signalled a fault or a resize. */
-	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
-	    (s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
-		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
+	/* It may have been killed before it signalled something. */
 	virtio_mmio_resize(dev);
 	return true;
 }

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The registers of a virtio-mmio device with one queue, version 2 (virtio 1.2,
- * 4.2) or 1 (4.2.4, "legacy").
- */
+/* The registers of a virtio-mmio device with one queue (virtio 1.2, 4.2). */
 #pragma once
 
 #include <stdbool.h>
@@ -62,5 +59,5 @@ void virtio_mmio_fault(struct virtio_mmio *dev, const char *why);
 bool virtio_mmio_interrupt(struct virtio_mmio *dev, uint32_t cause);
 bool virtio_mmio_irq_acked(const struct virtio_mmio *dev);
 
-/* Notify the driver of a changed capacity (5.2.5). */
+/* Notify the driver of a changed capacity (5.2.5), or again of a fault. */
 void virtio_mmio_resize(struct virtio_mmio *dev);
