@@ -70,6 +70,7 @@ struct engine {
 	int64_t budget;		  /* bytes left for this kick */
 	bool starved;		  /* no memory: wait for the next kick */
 	time_t starved_since;	  /* second; 0: it is not */
+	time_t starvation_logged; /* ... too */
 	struct engine_ops queued; /* not submitted yet */
 	struct engine_ops done;
 	/* Flushes: in flight, merged into one fsync, and those to come. */
@@ -343,11 +344,12 @@ wait_for_memory(struct engine *engine)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	if (engine->starved_since == 0) {
+	if (engine->starved_since == 0)
+		engine->starved_since = now.tv_sec;
+	if (engine->starvation_logged != now.tv_sec)
 		log_msg(engine->disk->log, XTL_WARN, -1,
 		    "no memory for I/O: trying again");
-		engine->starved_since = now.tv_sec;
-	}
+	engine->starvation_logged = now.tv_sec;
 	engine->starved = now.tv_sec - engine->starved_since < STARVATION_MAX;
 	return engine->starved;
 }
@@ -393,7 +395,7 @@ complete(struct engine *engine, struct engine_op *op, int res)
 		STAILQ_CONCAT(&engine->done, &engine->flushing);
 		return;
 	}
-	if (res >= 0)
+	if (!again) /* the next may wait as long */
 		engine->starved_since = 0;
 	/* The file system may need a larger alignment. */
 	if (res == -EINVAL && is_transfer(op) && op->direct)

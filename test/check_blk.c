@@ -1787,9 +1787,18 @@ START_TEST(what_io_uring_cannot_do_is_done_without_it)
 }
 END_TEST
 
+static void
+wait_in_vain(void)
+{
+	for (unsigned i = 0; i < 50; i++) {
+		engine_kick(blk->engine);
+		ck_assert_ptr_null(blk_reap(blk));
+	}
+}
+
 START_TEST(memory_that_the_host_lacks_is_waited_for)
 {
-	struct job *job;
+	struct job *job, *other;
 
 	fake_uring.error = ENOMEM;
 	fake_uring.fail = 100;
@@ -1815,19 +1824,45 @@ START_TEST(memory_that_the_host_lacks_is_waited_for)
 	expect_on_disk(8 * SECTOR, out, 8 * SECTOR);
 	/* Not for ever, though; and the next time again. */
 	for (unsigned again = 0; again < 2; again++) {
-		fake_uring.fail = fake_uring.starve = 1000;
+		fake_uring.fail = fake_uring.starve = 100000;
 		job = submit(VIRTIO_BLK_T_IN, 0, 0, 8 * SECTOR);
-		for (unsigned i = 0; i < 50; i++) {
-			engine_kick(blk->engine);
-			ck_assert_ptr_null(blk_reap(blk));
-		}
+		wait_in_vain();
+		other = submit(VIRTIO_BLK_T_IN, 8, 0, 8 * SECTOR);
 		later += 31;
 		engine_kick(blk->engine);
 		ck_assert_ptr_eq(reap(), job->req);
 		ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_IOERR);
+		/* For the other it is waited as long. */
+		wait_in_vain();
+		later += 31;
+		engine_kick(blk->engine);
+		ck_assert_ptr_eq(reap(), other->req);
+		ck_assert_uint_eq(dispose(other), VIRTIO_BLK_S_IOERR);
 		fake_uring.fail = fake_uring.starve = 0;
 		expect_read(0, SECTOR);
 	}
+}
+END_TEST
+
+START_TEST(memory_that_comes_and_goes_does_not_flood_the_log)
+{
+	struct job *job;
+	time_t begun = time(NULL);
+
+	fake_uring.error = ENOMEM;
+	for (unsigned i = 0; i < 100; i++) {
+		fake_uring.fail = fake_uring.starve = 100;
+		job = submit(VIRTIO_BLK_T_OUT, 8, 8 * SECTOR, 0);
+		while (fake_uring.starve > 0) {
+			engine_kick(blk->engine);
+			ck_assert_ptr_null(blk_reap(blk));
+		}
+		engine_kick(blk->engine);
+		ck_assert_ptr_eq(reap(), job->req);
+		ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
+	}
+	ck_assert_uint_ge(lg.lines, 1);
+	ck_assert_uint_le(lg.lines, time(NULL) - begun + 2);
 }
 END_TEST
 
@@ -2582,6 +2617,7 @@ add_luck(Suite *s, SFun before)
 	tcase_add_loop_test(
 	    tc, what_io_uring_cannot_do_is_done_without_it, 0, 4);
 	tcase_add_test(tc, memory_that_the_host_lacks_is_waited_for);
+	tcase_add_test(tc, memory_that_comes_and_goes_does_not_flood_the_log);
 	tcase_add_loop_test(tc,
 	    a_file_system_that_cannot_use_the_guests_memory_gets_other, 0, 6);
 	tcase_add_test(tc, an_operation_that_always_faults_fails_in_the_end);
