@@ -19,9 +19,6 @@
 #include "grant.h"
 #include "log.h"
 
-/* Segments of a request: a chain of BLK_IOVECS less header and status. */
-#define SEG_MAX (BLK_IOVECS - 2)
-
 /*
  * Limits of one range, in sectors: to discard 1 GiB is fast even in many
  * extents, but zeroes may have to be written.
@@ -54,7 +51,7 @@ blk_config(const struct blk *blk)
 		    MAX(DISCARD_ONLY_MAX, d->discard_granularity / SECTOR);
 	return (struct virtio_blk_config){
 	    .capacity = htole64(capacity(blk)),
-	    .seg_max = htole32(SEG_MAX),
+	    .seg_max = htole32(BLK_IOVECS - 2), /* header and status */
 	    .blk_size = htole32(block),
 	    .physical_block_exp =
 		__builtin_ctz(MAX(d->physical_block / block, 1)),

@@ -165,8 +165,7 @@ adopt_server(struct ioreq_server *io)
 		if (info < 0 || buffered != 0)
 			continue;
 		/* It may be another program's: read only. */
-		r = map_page(io, PROT_READ);
-		if (r == NULL)
+		if ((r = map_page(io, PROT_READ)) == NULL)
 			continue;
 		signature = *io->signature;
 		xenforeignmemory_unmap_resource(io->fmem, r);
@@ -256,8 +255,7 @@ enable_server(struct ioreq_server *io)
 		/* The slots of so many vCPUs leave no space for the state. */
 		io->signature->magic = 0;
 		end = &io->slot[SLOTS];
-		io->state = calloc(1, io->config.state_size);
-		if (io->state == NULL)
+		if ((io->state = calloc(1, io->config.state_size)) == NULL)
 			return setup_error(io, "allocate memory");
 		log_msg(io->log, XTL_NOTICE, -1,
 		    "domain %u has so many vCPUs that the device state will "
@@ -281,8 +279,7 @@ ioreq_open(struct xentoollog_logger *log, const struct ioreq_config *config)
 	io->config = *config;
 	io->domid = config->domid;
 	io->dmod = xendevicemodel_open(log, 0);
-	io->xce = xenevtchn_open(log, 0);
-	if (io->xce == NULL)
+	if ((io->xce = xenevtchn_open(log, 0)) == NULL)
 		setup_error(io, "open Xen's event channels");
 	io->fmem = xenforeignmemory_open(log, 0);
 	if (io->dmod == NULL || io->xce == NULL || io->fmem == NULL)
@@ -334,12 +331,10 @@ ioreq_ack_event(struct ioreq_server *io)
 static bool
 decode(const struct ioreq_server *io, const ioreq_t *slot, struct access *a)
 {
-	*a = (struct access){
-	    .vcpu = slot - io->slot,
+	*a = (struct access){.vcpu = slot - io->slot,
 	    .offset = slot->addr - io->config.base,
 	    .size = slot->size,
-	    .data = slot->data,
-	};
+	    .data = slot->data};
 	if (slot->type == IOREQ_TYPE_INVALIDATE) {
 		a->kind = ACCESS_INVALIDATE;
 		return true;

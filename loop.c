@@ -14,7 +14,6 @@
 
 #include <xentoollog.h>
 
-#include "blk.h"
 #include "device.h"
 #include "guest.h"
 #include "ioreq.h"
@@ -43,9 +42,8 @@
 /*
  * How to wait for the guest.  To spin answers soonest, unless the guest needs
  * this processor; to nap lets it run, and costs no doorbell; last, to sleep.
- * What fails so often in a row makes way for the next, and is probed again each
- * time that so many events have come; spinning after twice as many, so often at
- * most, each time that it fails.
+ * What fails so often in a row makes way for the next, and is probed again
+ * after so many events; to spin after twice as many each time, so often at most.
  */
 enum mode { SPIN, NAP, SLEEP };
 #define FAIL_MAX   4
@@ -55,9 +53,8 @@ enum mode { SPIN, NAP, SLEEP };
 #define NAPS	   3 /* of half a wake-up, one, and two */
 
 /*
- * We spin for so long, or where wake-ups are slow for so many of them, and
- * yield the processor after so long.  All but the last two of what mostly takes
- * more than so many is a nap.
+ * We spin for so long, or for so many wake-ups if those are slow, and yield
+ * after so long.  What mostly takes more than so many is a nap but for two.
  */
 #define POLL_US_DEFAULT	   50
 #define POLL_WAKEUP_FACTOR 16

@@ -28,8 +28,7 @@ struct loop_config {
 
 /*
  * Measure what a wake-up takes on this machine, and choose the polling time by
- * that: both members of 'config'.  Must be called before sandbox_enter(), since
- * it reduces the timer slack.
+ * that.  To be called before sandbox_enter(), since it reduces the timer slack.
  */
 void loop_calibrate(struct loop_config *config);
 
@@ -42,7 +41,6 @@ bool loop_signals(const struct loop_config *config);
 
 /*
  * Serve the guest until the domain is gone or a signal terminates us.  Returns
- * the exit status: 0, or 1 if Xen's event channels fail, which has been
- * logged.
+ * the exit status: 0, or 1 if Xen's event channels fail, which was logged.
  */
 int loop_run(const struct loop_config *config);

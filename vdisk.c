@@ -145,8 +145,7 @@ parse_option(struct options *o, int c)
 		o->serial = optarg;
 		break;
 	case 'u':
-		o->user = getpwnam(optarg);
-		if (o->user == NULL)
+		if ((o->user = getpwnam(optarg)) == NULL)
 			usage_error("USER", optarg, "no such user");
 		break;
 	case 'V':
@@ -178,13 +177,11 @@ parse_arguments(int argc, char **argv)
 	    {"version", no_argument, NULL, 'V'},
 	    {NULL, 0, NULL, 0},
 	};
-	struct options o = {
+	struct options o = {.serial = "",
+	    .map_limit = GUEST_LIMIT_DEFAULT,
 	    .server = {.size = VIRTIO_MMIO_SIZE,
 		.state_size = VIRTIO_MMIO_STATE_SIZE,
-		.state_version = VIRTIO_MMIO_STATE_VERSION},
-	    .serial = "",
-	    .map_limit = GUEST_LIMIT_DEFAULT,
-	};
+		.state_version = VIRTIO_MMIO_STATE_VERSION}};
 	const char *why;
 	int c;
 
@@ -306,8 +303,7 @@ open_all(struct loop_config *v, const struct options *o)
 	struct grants *grants = NULL;
 	int pidfile = -1, len;
 
-	v->fd[FD_SIGNALS] = open_signals();
-	if (v->fd[FD_SIGNALS] < 0)
+	if ((v->fd[FD_SIGNALS] = open_signals()) < 0)
 		return log_error(v->log, errno, "cannot create a signalfd");
 	if (o->given['G'] && (grants = grant_new(v->log, domid)) == NULL)
 		return false;
@@ -334,8 +330,7 @@ open_all(struct loop_config *v, const struct options *o)
 	if (pidfile < 0)
 		return true;
 	/* Nobody else serves the disk now, so it is ours; it is never empty. */
-	len = dprintf(pidfile, "%d\n", (int)getpid());
-	if (len < 0)
+	if ((len = dprintf(pidfile, "%d\n", (int)getpid())) < 0)
 		return log_error(v->log, errno, "cannot write %s", o->pidfile);
 	(void)!ftruncate(pidfile, len); /* a device has no length */
 	close(pidfile);

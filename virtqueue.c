@@ -20,8 +20,7 @@
  *                            and 'pushed' name the head; its bit in 'inflight'
  *                            is cleared after, and is stale until then.
  *   pushed -> published      the used ring's index, which the driver sees; then
- *                            'published' follows.  To store the index twice is
- *                            harmless.
+ *                            'published'.  To store both twice is harmless.
  *
  * For live migration, what we write to guest memory must be reported after it
  * was written (guest_report()).  Buffers are reported before the driver sees
@@ -173,8 +172,7 @@ virtqueue_set_legacy_layout(
 
 	s->desc = start;
 	s->driver = s->desc + s->num * sizeof(struct vring_desc);
-	s->device = s->driver + 6 + 2 * s->num;
-	s->device = (s->device + align - 1) & -(uint64_t)align;
+	s->device = (s->driver + 6 + 2 * s->num + align - 1) & -(uint64_t)align;
 }
 
 static bool
@@ -361,8 +359,7 @@ parse_chain(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 		bytes += d.len;
 		if (bytes > UINT64_C(1) << 32)
 			return fault(vq, "chain of more than 4 GiB");
-		got = add_buffer(vq, chain, &d);
-		if (got < 0)
+		if ((got = add_buffer(vq, chain, &d)) < 0)
 			return got;
 		if (!(d.flags & VRING_DESC_F_NEXT))
 			return 0;
@@ -408,8 +405,7 @@ virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 	if (vq->resubmit_head < VIRTQUEUE_NUM_MAX &&
 	    (got = pop_inflight(vq, chain)) != 0)
 		return got;
-	avail = avail_ring(vq);
-	if (avail == NULL)
+	if ((avail = avail_ring(vq)) == NULL)
 		return map_error(vq, "available ring not in guest memory");
 	n = LOAD16(&avail->idx) - s->last_avail_idx;
 	if (n == 0)
@@ -426,8 +422,7 @@ virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 	/* What is popped must be pushed. */
 	if (used_ring(vq) == NULL)
 		return map_error(vq, "used ring not in guest memory");
-	got = parse_chain(vq, head, chain);
-	if (got < 0)
+	if ((got = parse_chain(vq, head, chain)) < 0)
 		return got;
 
 	s->popped_head = head;

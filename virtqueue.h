@@ -91,9 +91,8 @@ int virtqueue_adopt(struct virtqueue *vq, uint64_t features);
 int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
 
 /*
- * Enable or disable the driver's notifications (2.7.7, 2.7.10).  1: enabled,
- * but a chain has become available meanwhile, maybe without one.  0: done.  -1:
- * fault.  VIRTQUEUE_AGAIN.
+ * Enable or disable notifications (2.7.7, 2.7.10).  1: a chain became available
+ * meanwhile, maybe without one.  0: none did.  -1: fault.  VIRTQUEUE_AGAIN.
  */
 int virtqueue_set_notify(struct virtqueue *vq, bool wanted);
 
