@@ -208,33 +208,51 @@ moved() {
 # are passed on.  Line ends in it count as blanks.  After 60 s, or $patience, the
 # guest is given up, and is not asked any more.
 do_in() {
-	local number from log=/log/guest-$1.log
+	local number from tty status log=/log/guest-$1.log
 	[ ! -e "/run/$1.silent" ] || { echo 'the guest does not answer any more'; return 124; }
-	number=$(($(cat "/run/$1.commands") + 1))
+	read -r number < "/run/$1.commands"
+	number=$((number + 1))
 	echo "$number" > "/run/$1.commands"
 	from=$(($(wc -c < "$log") + 1))
-	echo "$number $(echo "$2" | tr '\n' ' ')" > "$(cat "/run/$1.tty")"
-	within "${patience:-60}" answered "$log" "$from" "$number" ||
+	read -r tty < "/run/$1.tty"
+	echo "$number $(echo "$2" | tr '\n' ' ')" > "$tty"
+	within "${patience:-60}" answered "$log" "$from" "$number" "/run/$1.answer" ||
 	    { echo "no answer from the guest after ${patience:-60} s: $2"
 	      touch "/run/$1.silent"; return 124; }
-	printed "$log" "$from" | sed -n "/#$number=/{s/#$number=.*//;/./p;q};p"
-	return "$(printed "$log" "$from" | sed -n "s/.*#$number=\([0-9]*\)#.*/\1/p")"
+	{
+		read -r status
+		cat
+	} < "/run/$1.answer"
+	return "$status"
 }
+# answered LOG FROM NUMBER FILE: whether that command has ended, by what commands have
+# printed there since that byte: then its status and its output are in the file.  What
+# the kernel says has the same console, and may come in the middle of a line.
 answered() {
-	printed "$1" "$2" | grep -q "#$3=[0-9]*#"
-}
-# What commands have printed there since that byte, without what the kernel says,
-# which has the same console, and may say it in the middle of a line
-printed() {
-	tail -c "+$2" "$1" | tr -d '\r' | awk '{
-		line = begun $0
-		if (match(line, /\[ *[0-9]+\.[0-9]+\] /))
-			begun = substr(line, 1, RSTART - 1)
-		else {
-			print line
-			begun = ""
+	tail -c "+$2" "$1" | awk -v mark="#$3=" '
+		{ gsub(/\r/, "") }
+		match($0, /\[ *[0-9]+\.[0-9]+\] /) {
+			begun = begun substr($0, 1, RSTART - 1)
+			next
 		}
-	}'
+		{
+			line = begun $0
+			begun = ""
+			at = index(line, mark)
+			rest = substr(line, at + length(mark))
+			if (at > 0 && match(rest, /^[0-9]+#/)) {
+				status = substr(rest, 1, RLENGTH - 1)
+				if (at > 1)
+					text = text substr(line, 1, at - 1) "\n"
+				exit
+			}
+			text = text line "\n"
+		}
+		END {
+			if (status == "")
+				exit 1
+			printf "%s\n%s", status, text
+		}' > "$4"
 }
 
 # send_in NAME COMMAND: tell the guest to do what nothing comes back from
@@ -246,7 +264,7 @@ send_in() {
 # at which Xen would look again and again (CAVEATS in vdisk(8))
 destroy() {
 	[ "$(nproc)" != 1 ] || sleep 3
-	xl destroy "$1"
+	xl destroy "$1" && rm -f "/run/$1.domid"
 }
 
 # only_dom0: whether no other domain is left, dead or alive

@@ -50,7 +50,7 @@ check 'the drive is empty still' has drive 0
 check 'it gets another one, which is smaller' exchange drive 1 /tmp/2
 check 'and sees it' within 20 has drive 24576
 check 'all of it is written and read; every byte is right' \
-    do_in drive 'verify -t 2 -s 2 /dev/vdb'
+    do_in drive 'verify -t 2 -s 1 /dev/vdb'
 check 'it loses that, too' exchange drive 1 none
 check 'and sees it' within 20 has drive 0
 check 'the first one comes again' exchange drive 1 /tmp/1
@@ -59,7 +59,7 @@ check 'its file system is clean' do_in drive 'e2fsck -fn /dev/vdb'
 check 'and the file is right' do_in drive 'mount /dev/vdb /mnt && sha256sum -c /tmp/sum'
 check 'it is taken away while it is in use' exchange drive 1 none
 check 'what is written then fails' fails do_in drive 'dd if=/dev/zero of=/mnt/more bs=64k count=16 conv=fsync'
-check 'the guest and its other disk go on' do_in drive 'verify -t 2 -s 2 /dev/vda'
+check 'the guest and its other disk go on' do_in drive 'verify -t 2 -s 1 /dev/vda'
 check 'it had nothing else to complain about' without_trouble drive 'vdb'
 destroy drive
 check 'the first vdisk exits with status 0 within 2 s' vdisk_ended drive 0 0 2

@@ -14,9 +14,9 @@ check 'a guest is created, paused' create load || return
 check 'vdisk is ready' vdisk_start load 0 /tmp/disk -v || return
 check 'the guest boots' start load || return
 check 'four threads write and read all and everywhere; every byte is right' \
-    do_in load 'verify -t 4 -s 8 /dev/vda'
+    do_in load 'verify -t 4 -s 4 /dev/vda'
 figures
-check 'sixteen threads do' do_in load 'verify -t 16 -s 8 /dev/vda'
+check 'sixteen threads do' do_in load 'verify -t 16 -s 4 /dev/vda'
 figures
 check 'the file in dom0 is as the guest believes' verify -c -g 1 /tmp/disk
 check 'the guest had nothing to complain about' without_trouble load
@@ -39,7 +39,7 @@ resize() {
 check 'xl takes 32 MiB, and the guest gives them up' resize 32
 figures
 check 'xl gives them back, and the guest takes them' resize 0
-do_in load 'verify -t 4 -s 10 /dev/vda > /tmp/verify 2>&1 &'
+do_in load 'verify -t 4 -s 6 /dev/vda > /tmp/verify 2>&1 &'
 check 'under load, xl takes 16 MiB, and the guest gives them up' resize 16
 figures
 check 'xl gives them back, and the guest takes them' resize 0

@@ -34,7 +34,7 @@ check 'it is created, paused' create grants || return
 check 'its disks are served' serve grants || return
 check 'it boots' start grants || return
 check 'it has the disk' granted grants || return
-do_in grants "verify -t 4 -s 4 /dev/$disk > /tmp/verify 2>&1 &"
+do_in grants "verify -t 4 -s 2 /dev/$disk > /tmp/verify 2>&1 &"
 sleep 2
 check 'vdisk has mapped the rings and its IOREQ page, and nothing else' \
     says '3 1' eval 'echo $(maps grants gntdev) $(maps grants privcmd)'

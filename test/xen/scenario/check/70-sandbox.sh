@@ -18,15 +18,15 @@ check 'nor a group' status_is Gid '65534	65534	65534	65534'
 check 'it has no capabilities' status_is CapEff 0000000000000000
 check 'it is under a filter of system calls' status_is Seccomp 2
 check 'the guest boots' start nobody || return
-check 'it uses the disk' do_in nobody 'verify -t 4 -s 3 /dev/vda'
+check 'it uses the disk' do_in nobody 'verify -t 4 -s 1 /dev/vda'
 check 'xl takes memory from the guest' xl mem-set nobody 160
-check 'it uses the disk' do_in nobody 'verify -t 4 -s 3 /dev/vda'
+check 'it uses the disk' do_in nobody 'verify -t 4 -s 1 /dev/vda'
 check 'xl gives it back' xl mem-set nobody 192
-check 'it uses the disk' do_in nobody 'verify -t 4 -s 3 /dev/vda'
+check 'it uses the disk' do_in nobody 'verify -t 4 -s 1 /dev/vda'
 vdisk_signal nobody 0 KILL
 vdisk_wait nobody 0
 check 'killed, vdisk goes on as nobody' vdisk_start nobody 0 /tmp/disk -u nobody
-check 'the guest uses the disk' do_in nobody 'verify -t 4 -s 3 /dev/vda'
+check 'the guest uses the disk' do_in nobody 'verify -t 4 -s 1 /dev/vda'
 check 'the guest had nothing to complain about' without_trouble nobody
 check 'the guest is destroyed' destroy nobody
 check 'vdisk exits with status 0 within 2 s' vdisk_ended nobody 0 0 2

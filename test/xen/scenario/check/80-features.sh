@@ -123,11 +123,11 @@ title 'Direct I/O'
 
 before=$(cached)
 check 'four threads write and read all of the third disk; every byte is right' \
-    do_in more 'verify -t 4 -s 8 /dev/vdc'
+    do_in more 'verify -t 4 -s 4 /dev/vdc'
 figures
 check 'nothing of it is in the page cache of dom0' not_cached "$before"
 figures
-do_in more 'verify -t 4 -s 10 /dev/vdc > /tmp/verify 2>&1 &'
+do_in more 'verify -t 4 -s 5 /dev/vdc > /tmp/verify 2>&1 &'
 sleep 2
 vdisk_signal more 2 KILL
 vdisk_wait more 2
