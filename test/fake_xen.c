@@ -81,7 +81,7 @@ struct server {
 /* What a vCPU is blocked on: every server of which 'on' has a bit. */
 struct vcpu {
 	uint32_t on;
-	uint32_t looked[FAKE_XEN_SERVERS];
+	uint32_t looked; /* at as many notifications */
 	uint8_t state[FAKE_XEN_SERVERS];
 };
 
@@ -1917,6 +1917,17 @@ fake_xen_mapped(int pid)
 	return pages;
 }
 
+/* That the vCPU has had, of all servers: each wakes it, and it looks at all slots. */
+static uint32_t
+notifications(unsigned vcpu)
+{
+	uint32_t sum = 0;
+
+	for (unsigned id = 0; id < FAKE_XEN_SERVERS; id++)
+		sum += xen->servers[id].notified[vcpu];
+	return sum;
+}
+
 static void
 fill_slot(unsigned id, unsigned vcpu, const ioreq_t *req)
 {
@@ -1936,7 +1947,7 @@ fill_slot(unsigned id, unsigned vcpu, const ioreq_t *req)
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 	slot->state = STATE_IOREQ_READY;
 	v->on |= 1u << id;
-	v->looked[id] = xen->servers[id].notified[vcpu];
+	v->looked = notifications(vcpu);
 	v->state[id] = STATE_IOREQ_READY;
 	raise_port(id * FAKE_XEN_VCPUS + vcpu);
 }
@@ -1961,13 +1972,12 @@ fake_xen_issue(unsigned vcpu, const ioreq_t *req)
 }
 
 /*
- * Check one slot as Xen does in wait_for_io().
+ * Check one slot as Xen does in wait_for_io(), of a vCPU that was woken up or not.
  */
 static void
-look_at_slot(unsigned id, unsigned vcpu, uint64_t *data)
+look_at_slot(unsigned id, unsigned vcpu, bool woken, uint64_t *data)
 {
 	struct vcpu *v = &xen->vcpu[vcpu];
-	uint32_t notified = xen->servers[id].notified[vcpu];
 	ioreq_t *slot = &page(id)[vcpu];
 	uint8_t state = slot->state;
 
@@ -1975,10 +1985,7 @@ look_at_slot(unsigned id, unsigned vcpu, uint64_t *data)
 	if (state < v->state[id] || state > STATE_IORESP_READY)
 		die("a slot went backwards: Xen crashes the domain");
 	v->state[id] = state;
-	if (notified == v->looked[id])
-		return;
-	v->looked[id] = notified;
-	if (state != STATE_IORESP_READY)
+	if (!woken || state != STATE_IORESP_READY)
 		return;
 	*data = slot->data;
 	slot->state = STATE_IOREQ_NONE;
@@ -1988,14 +1995,18 @@ look_at_slot(unsigned id, unsigned vcpu, uint64_t *data)
 bool
 fake_xen_answered(unsigned vcpu, uint64_t *data)
 {
+	struct vcpu *v = &xen->vcpu[vcpu];
+	uint32_t notified;
 	unsigned id;
 	bool done;
 
 	lock();
+	notified = notifications(vcpu);
 	for (id = 0; id < FAKE_XEN_SERVERS; id++)
-		if (xen->vcpu[vcpu].on & 1u << id)
-			look_at_slot(id, vcpu, data);
-	done = xen->vcpu[vcpu].on == 0;
+		if (v->on & 1u << id)
+			look_at_slot(id, vcpu, notified != v->looked, data);
+	v->looked = notified;
+	done = v->on == 0;
 	unlock();
 	return done;
 }
