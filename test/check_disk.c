@@ -562,7 +562,7 @@ START_TEST(what_a_dead_one_was_told_in_vain_its_successor_is_told)
 	group = slow;
 	slow = NULL;
 	start("--");
-	for (unsigned i = 0; i < 50 && !has_open(child, disk); i++)
+	while (!has_open(child, disk))
 		nanosleep(&moment, NULL);
 	ck_assert_uint_eq(driver_status(&drv, head), 0xff);
 	kill(first, SIGKILL);

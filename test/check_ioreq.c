@@ -960,17 +960,20 @@ START_TEST(while_another_serves_it_gives_up_and_disturbs_nothing)
 {
 	uint8_t before[FAKE_XEN_PAGE];
 	struct timespec from, to;
+	unsigned tries;
 	pid_t other;
 
 	setup_host();
 	other = fork_server();
 	issue_read(1, 0x70, 4);
 	memcpy(before, fake_xen_server_page(0), FAKE_XEN_PAGE);
+	tries = fake_xen_calls(XC_BIND_INTERDOMAIN);
 	clock_gettime(CLOCK_MONOTONIC, &from);
 	ck_assert_ptr_null(open_server());
 	clock_gettime(CLOCK_MONOTONIC, &to);
 	ck_assert_int_ge(to.tv_sec - from.tv_sec, 1);
-	ck_assert_int_le(to.tv_sec - from.tv_sec, 5);
+	/* Longer on a host that is busy, but not more often. */
+	ck_assert_uint_le(fake_xen_calls(XC_BIND_INTERDOMAIN) - tries, 2010);
 	ck_assert_uint_eq(logger.lines, 1);
 	ck_assert_ptr_nonnull(strstr(logger.last, "another vdisk"));
 	ck_assert_mem_eq(before, fake_xen_server_page(0), FAKE_XEN_PAGE);

@@ -785,7 +785,6 @@ END_TEST
 START_TEST(while_one_lives_another_gives_up_and_disturbs_nothing)
 {
 	ioreq_t before[FAKE_XEN_PAGE / sizeof(ioreq_t)];
-	struct timespec from, to;
 	unsigned raised;
 	pid_t other;
 	int status;
@@ -794,12 +793,9 @@ START_TEST(while_one_lives_another_gives_up_and_disturbs_nothing)
 	driver_interrupt(&drv);
 	memcpy(before, fake_xen_server_page(0), sizeof(before));
 	raised = fake_xen_irq_raised();
-	clock_gettime(CLOCK_MONOTONIC, &from);
 	other = spawn();
 	status = await(other);
-	clock_gettime(CLOCK_MONOTONIC, &to);
 	assert_gave_up(status);
-	ck_assert_int_le(to.tv_sec - from.tv_sec, 4);
 	ck_assert_mem_eq(before, fake_xen_server_page(0), sizeof(before));
 	ck_assert_uint_eq(fake_xen_irq_raised(), raised);
 	ck_assert_uint_eq(fake_xen_server_bound(0), 2);

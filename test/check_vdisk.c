@@ -1328,8 +1328,10 @@ START_TEST(messages_that_nobody_reads_are_dropped_and_counted)
 	fill_up(fd[1]);
 	for (unsigned i = 0; i < 3; i++) {
 		kill(child, SIGUSR2);
-		exercise(i);
-		usleep(20000);
+		while (!has_status("SigPnd:\t0000000000000000\n") ||
+		       !has_status("ShdPnd:\t0000000000000000\n"))
+			usleep(1000);
+		exercise(i); /* and after that it was dropped */
 	}
 	/* Others write as they did. */
 	ck_assert_int_eq(fcntl(fd[1], F_GETFL) & O_NONBLOCK, 0);

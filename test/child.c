@@ -200,16 +200,27 @@ loop_device(const char *path, unsigned block)
 	return system(command) == 0 && users != -1 ? name : NULL;
 }
 
+static uint64_t
+clock_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return t.tv_sec * UINT64_C(1000000000) + t.tv_nsec;
+}
+
 uint64_t
 child_busy(unsigned ms)
 {
-	struct timespec before, after, moment = {.tv_nsec = ms * 1000000};
+	struct timespec moment = {.tv_nsec = ms * 1000000};
+	uint64_t from, busy;
 	clockid_t cpu;
 
 	ck_assert_int_eq(clock_getcpuclockid(child, &cpu), 0);
-	clock_gettime(cpu, &before);
+	from = clock_ns(CLOCK_MONOTONIC);
+	busy = clock_ns(cpu);
 	nanosleep(&moment, NULL);
-	clock_gettime(cpu, &after);
-	return (after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec -
-	       before.tv_nsec;
+	busy = clock_ns(cpu) - busy;
+	/* We may have slept longer, on a host that is busy. */
+	return busy * moment.tv_nsec / (clock_ns(CLOCK_MONOTONIC) - from);
 }
