@@ -4,6 +4,7 @@
 #
 # make check        all of them        make check-asan   under ASan and UBSan
 # make check-kill   check_kill's full programme, which takes some minutes
+# make checks       all of their programs, built only
 # make check-cross  arm64 with the gcc and clang of Debian 13, see cross.sh
 # make check-debian  the Debian package: built, installed and removed
 # make check-systemd  the unit under a real systemd, see systemd.sh
@@ -103,6 +104,8 @@ $(FAKE_XEN_LIBS): $(BUILD)/test/lib/libfakexen.so
 
 $(addprefix $(BUILD)/test/,check_vdisk check_memory check_kill): | $(PROGRAM) $(FAKE_XEN_LIBS)
 
+checks: $(CHECKS) $(PROGRAM)
+
 check:
 	@test/packages.sh
 	@$(MAKE) --no-print-directory check-run
@@ -133,6 +136,7 @@ $(SOAK): $(addprefix $(BUILD)/test/,soak.o cases.o child.o fake_xen.o driver.o l
 	    $(shell $(PKG_CONFIG) --libs $(CHECK_LIBS))
 
 soak: $(SOAK)
+	@case '$(MINUTES)' in '' | *[!0-9]*) echo 'MINUTES=$(MINUTES): not a number'; exit 2; esac
 	@export MINUTES=$(MINUTES) $(UNDER_TEST); \
 	    CK_RUN_CASE=killed $< & killed=$$!; CK_RUN_CASE=living $<; living=$$?; \
 	    wait $$killed && exit $$living
@@ -170,5 +174,5 @@ check-systemd-run: $(BUILD)/test/systemd $(FAKE_XEN_LIBS)
 record: xen-vdisk
 	test/record.sh
 
-.PHONY: check check-run check-kill check-asan check-build check-cross \
+.PHONY: checks check check-run check-kill check-asan check-build check-cross \
         check-debian check-systemd check-systemd-run soak record

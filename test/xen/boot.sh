@@ -24,9 +24,20 @@ if [ ! -e "$guest_dir/guest.cpio" ]; then
 	echo "there is no guest in $guest_dir; test/xen/build.sh makes it"
 	exit 1
 fi
+for number in "MINUTES=${MINUTES:-0}" "ROUNDS=${ROUNDS:-0}" "VCPUS=${VCPUS:-2}" \
+    "PROCESSORS=${PROCESSORS:-2}" "VDISK_XEN_TIMEOUT=${VDISK_XEN_TIMEOUT:-0}"; do
+	case ${number#*=} in
+	'' | *[!0-9]*)
+		echo "$number: not a number"
+		exit 2
+		;;
+	esac
+done
 run=$dir/run/$1
-limit=${VDISK_XEN_TIMEOUT:-$((1800 + 60 * ${MINUTES:-0}))}
-silence=$((limit / 3))
+exec 8> "$dir/$1.lock"	# QEMU has it, too
+flock -n 8 || { echo "$1 runs already in $dir"; exit 1; }
+limit=${VDISK_XEN_TIMEOUT:-$((3600 + 60 * ${MINUTES:-0}))}
+silence=$((limit / 6))
 input=/dev/null
 interrupt=on
 if [ "$1" = shell ]; then
@@ -219,12 +230,18 @@ dd if=/dev/null of="$run/serial.out" oflag=nonblock 2> /dev/null || true
 wait "$console" || true
 rm -rf "$run/initrd" "$run/overlay.cpio" "$run/ramdisk" "$run"/serial.in "$run"/serial.out
 
+# What it says of no guest's doing, but of the program's that serves an IOREQ server
+complaint='device model set bad|Weird HVM ioreq|Unsuccessful map-cache'
 mkdir "$run/log"
 tar -C "$run/log" -xmf "$run/logs.tar" || true
 rm "$run/logs.tar"
 if [ ! -s "$run/log/status" ]; then
 	tail -n 20 "$run/serial.log" "$run/qemu.log"
 	echo "The machine stopped without a result; its console is in $run/serial.log"
+	exit 1
+fi
+if grep -a -E "$complaint" "$run/serial.log"; then
+	echo "Xen complained of a device model; its console is in $run/serial.log"
 	exit 1
 fi
 exit "$(cat "$run/log/status")"
