@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 top=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
 # Nothing of the make that calls us.
 unset MAKEFLAGS MAKELEVEL MFLAGS MAKEOVERRIDES CFLAGS CPPFLAGS LDFLAGS CC \
     BUILD PROGRAM SANITIZE DESTDIR PREFIX WERROR CROSS_COMPILE PKG_CONFIG

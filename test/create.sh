@@ -8,6 +8,7 @@
 cd "$(dirname "$0")/.." || exit 1
 fake=$(mktemp -d) || exit 1
 trap 'rm -rf "$fake"' EXIT
+trap 'exit 130' INT TERM HUP
 mkdir "$fake/bin" "$fake/log"
 sed "s|/var/log/xen|$fake/log|" xen/vdisk-create > "$fake/bin/vdisk-create"
 export fake PATH="$fake/bin:$PATH" NAME=guest DISKS='' ENTRIES=0 ON='' LIVES=1 BUSY=0 GRANTS=0

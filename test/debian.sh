@@ -19,9 +19,13 @@ lintian --allow-root --fail-on error,warning "$WORK"/vdisk_*.changes
 package=$(echo "$WORK"/vdisk_*.deb)
 dpkg-deb --contents "$package"
 [ "$(id -u)" = 0 ] || { echo 'skipped: to install it needs root'; exit 0; }
+! dpkg -s vdisk > /dev/null 2>&1 || { echo 'skipped: there is one installed, which is not ours'; exit 0; }
+trap 'dpkg --purge vdisk' EXIT
+trap 'exit 130' INT TERM HUP
 dpkg -i "$package"
 said=$(/usr/sbin/vdisk -V)
 dpkg --purge vdisk
+trap - EXIT
 [ "$said" = "vdisk $version" ] || { echo "$said is not $version" >&2; exit 1; }
 [ ! -e /usr/sbin/vdisk ] || { echo '/usr/sbin/vdisk is left' >&2; exit 1; }
 echo "$said: built, installed and removed"

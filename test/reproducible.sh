@@ -6,6 +6,7 @@ set -eu
 archive=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
 
 for place in one another/place; do
 	mkdir -p "$work/$place"

@@ -20,7 +20,9 @@ if [ "${1:-}" != inside ]; then
 	fi
 	group=$cgroup2/vdisk-test-$$
 	work=$(mktemp -d)
+	container=
 	clean() {
+		[ -z "$container" ] || kill -KILL "$container" 2> /dev/null || true
 		until [ ! -d "$group" ] ||
 		    find "$group" -depth -type d -exec rmdir {} + 2> /dev/null; do
 			sleep 0.1 # for its last process to be gone
@@ -28,18 +30,21 @@ if [ "${1:-}" != inside ]; then
 		rmdir "$work"
 	}
 	trap clean EXIT
+	trap 'exit 130' INT TERM HUP
 	mkdir "$group"
 	rm -f "$ROOT/run/status"
 	# With unshare ends all that it has started.
 	sh -c 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"' sh "$group" \
 	    unshare --kill-child -mpfCiu "$0" inside "$work" "$1" &
+	container=$!
 	seconds=0
 	until [ -s "$ROOT/run/status" ] || [ $seconds = 90 ]; do
 		sleep 1
 		seconds=$((seconds + 1))
 	done
-	kill -KILL $!
+	kill -KILL "$container"
 	wait || true
+	container=
 	cat "$ROOT/run/output"
 	[ "$(cat "$ROOT/run/status" || true)" = 0 ] || exit 1
 	exit

@@ -28,12 +28,8 @@ for package in $host_packages; do
 done
 mkdir -p "$dir/log"
 if [ "$missing" ]; then
-	echo "installing$missing"
 	# shellcheck disable=SC2086 # a list of words
-	"$here/../install.sh" $missing > "$dir/log/host.log" 2>&1 || {
-		tail -n 30 "$dir/log/host.log"
-		exit 1
-	}
+	"$here/../install.sh" $missing || exit
 fi
 
 exec 9> "$dir/lock"
@@ -43,8 +39,10 @@ flock -n 9 || { echo "waiting for another that builds $dir"; flock 9; }
 # machine's files are replaced by new ones, and all of them may be written.
 have_space() {
 	left=$(df -Pm "$dir" | awk 'END { print $4 }')
-	[ "$left" -ge 2000 ] || {
-		echo "in $dir are $left MB left, and 2000 are needed"
+	needed=2000
+	[ "$name" != kernel ] || needed=3500
+	[ "$left" -ge "$needed" ] || {
+		echo "in $dir are $left MB left, and $needed are needed"
 		exit 1
 	}
 }
@@ -69,8 +67,8 @@ stage() {
 	[ "$before" != "$inputs" ] || return 0
 	have_space
 	case $name in
-	packages) ;;
-	kernel | guest-*) rm -f "$dir/$name.done" ;;	# nothing else is made from it
+	packages | guest-*) ;;
+	kernel) rm -f "$dir/$name.done" ;;	# nothing else is made from it
 	*) rm -f "$dir/$name.done" "$dir/images.done" ;;
 	esac
 	start=$(date +%s)

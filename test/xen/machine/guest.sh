@@ -15,20 +15,33 @@ depends() {
 suite=${guest%/*}
 flavour=${guest#*/}
 mirror=$(awk '$1 == "deb" { print $3; exit }' "$dir/apt/sources.list")
-rm -rf "$guest_dir"
-mkdir -p "$guest_dir/packages"
-settle "$guest_dir/apt" "$suite"
-image=$(depends "linux-image-$flavour" 'linux-image-.*')
-if [ -z "$image" ]; then
-	echo "GUEST=$guest: there is no linux-image-$flavour in Debian's $suite" >&3
+new=$guest_dir.new
+
+# fetch: from 7.0 on its modules are in a package of their own, as is the kernel itself
+fetch() {
+	settle "$new/apt" "$suite" || return
+	image=$(depends "linux-image-$flavour" 'linux-image-.*')
+	if [ -z "$image" ]; then
+		echo "E: there is no linux-image-$flavour in Debian's $suite"
+		return 1
+	fi
+	# shellcheck disable=SC2046 # a list of words
+	(
+		cd "$new/packages" && again apt-get download "$image" \
+		    $(depends "$image" "linux-[a-z]*-${image#linux-image-}")
+	)
+}
+
+# What was there before is replaced when all of it is there.
+rm -rf "$new"
+mkdir -p "$new/packages"
+if ! fetch > "$new.log" 2>&1; then
+	cat "$new.log"
+	echo "GUEST=$guest cannot be had: $(sed -n 's/^E: \(Failed to fetch \)\{0,1\}//p' "$new.log" | head -n 1)" >&3
 	exit 3
 fi
-# From 7.0 on its modules are in a package of their own, as is the kernel itself.
-# shellcheck disable=SC2046 # a list of words
-(
-	cd "$guest_dir/packages"
-	again apt-get download "$image" $(depends "$image" "linux-[a-z]*-${image#linux-image-}")
-)
+rm -rf "$guest_dir.done" "$guest_dir" "$new.log"
+mv "$new" "$guest_dir"
 
 cp -al "$tree" "$guest_dir/tree"
 rm -rf "$guest_dir"/tree/usr/lib/modules/* "$guest_dir"/tree/boot/vmlinuz-*

@@ -12,6 +12,8 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 version=$(basename "$tree"/usr/lib/modules/* | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')
 package=linux-source-$version
 work=$dir/source/kernel
+trap 'cd /; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
 rm -rf "$work"
 mkdir -p "$work/linux"
 cd "$work"
@@ -33,5 +35,3 @@ for option in XEN_VIRTIO XEN_GRANT_DMA_OPS VIRTIO_MMIO VIRTIO_BLK EXT4_FS SUSPEN
 done
 make -C linux -j"$(nproc)" Image
 cp linux/arch/arm64/boot/Image "$dir/Image-grants"
-cd /
-rm -rf "$work"
