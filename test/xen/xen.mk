@@ -17,8 +17,6 @@ check-xen: xen-vdisk
 	$(if $(filter $(BOOTS),$(ONLY)),,CHECKS='$(ONLY)' test/xen/boot.sh check)
 	$(foreach boot,$(if $(ONLY),$(filter $(BOOTS),$(ONLY)),$(BOOTS)),test/xen/boot.sh $(boot) &&) true
 
-XEN_DIR := $(or $(VDISK_XEN_DIR),build/xen)
-
 # vdisk beside Xen's own backend and with fixed settings, on one processor, where
 # it is the same in every run, or with PROCESSORS=2 as fast as it goes here
 # GRANTS=1: with grants, beside the same without
@@ -29,9 +27,11 @@ bench-xen: xen-vdisk
 
 # Instructions per request, by whom; TOP=N: and by which functions; GRANTS=1
 profile-xen: xen-vdisk
-	gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $(XEN_DIR)/profile.so test/xen/profile.c
-	PROCESSORS=1 PROFILE=yes LEAST=0 test/xen/boot.sh $(BENCH_XEN)
-	test/xen/profile $(XEN_DIR)/run/$(BENCH_XEN) $(XEN_DIR)/source/xen/xen/xen-syms $(TOP)
+	set -e; here=test/xen; . test/xen/common.sh; \
+	[ "$$arch" = arm64 ] || { echo 'profile-xen is for ARCH=arm64'; exit 2; }; \
+	gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$$dir/profile.so" test/xen/profile.c; \
+	PROCESSORS=1 PROFILE=yes LEAST=0 test/xen/boot.sh $(BENCH_XEN); \
+	test/xen/profile "$$dir/run/$(BENCH_XEN)" "$$dir/source/xen/xen/xen-syms" $(TOP)
 
 demo: xen-vdisk
 	test/xen/demo.sh
