@@ -44,8 +44,9 @@ fails() {
 # without_trouble NAME [PATTERN]: whether the guest's kernel has nothing to
 # complain about, except what matches the pattern
 without_trouble() {
-	! grep -E 'I/O error|blocked for more than|Oops|BUG|WARNING|Call trace|panic|Unable to handle| stall' \
-	    "/log/guest-$1.log" | grep -v -E "${2:-^$}"
+	[ -s "/log/guest-$1.log" ] &&
+	    ! grep -E 'I/O error|blocked for more than|Oops|BUG|WARNING|Call [Tt]race|panic|Unable to handle| stall' \
+		"/log/guest-$1.log" | grep -v -E "${2:-^$}"
 }
 
 # says TEXT COMMAND...: whether that is all it prints
@@ -60,7 +61,7 @@ says() {
 refuses() {
 	local status=$1 got=0
 	shift
-	timeout 10 vdisk "$@" > /run/out 2> /run/err || got=$?
+	timeout 60 vdisk "$@" > /run/out 2> /run/err || got=$?
 	cat /run/out /run/err
 	echo "exit status $got"
 	[ "$got" = "$status" ] && [ ! -s /run/out ] && [ "$(wc -l < /run/err)" = 1 ]
