@@ -434,6 +434,7 @@ guest_reclaim(struct guest *guest)
 	}
 	guest->reclaim_pass++;
 	guest->no_fault_around &= !done;
+	guest->retry = done ? 0 : guest->retry; /* there is room now */
 	return done;
 }
 

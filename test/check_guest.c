@@ -684,7 +684,7 @@ START_TEST(where_the_host_refuses_it_gets_some_back_for_others)
 	ck_assert_int_eq(errno, ENOMEM);
 	ck_assert(guest_reclaim(guest));
 	ck_assert_uint_le(fake_xen_foreign(), before - before / 4);
-	ck_assert(shared_soon(HIGH));
+	ck_assert(shared(HIGH));
 	ck_assert_uint_eq(logger.lines, 1);
 }
 END_TEST
