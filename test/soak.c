@@ -298,17 +298,17 @@ a_fault(void)
 	a_reset();
 }
 
-/* The host's troubles, each over after a while. */
-static void
+/* The host's troubles, each over after a while.  False: it may finish nothing. */
+static bool
 trouble(void)
 {
 	static const int errors_of_disks[] = {
 	    EIO, ENOSPC, EFBIG, EINTR, EAGAIN, ENOMEM};
 
-	switch (load_random(&load, 4)) {
+	switch (load_random(&load, 6)) {
 	case 0: /* slow */
 		host->hold = true;
-		break;
+		return false;
 	case 1: /* little at a time */
 		host->limit = 512 << load_random(&load, 3);
 		break;
@@ -320,13 +320,23 @@ trouble(void)
 		host->error = EAGAIN;
 		host->refuse = 1 + load_random(&load, 20);
 		break;
+	case 4: /* with no room, or a little, for more of the guest's memory */
+		fake_xen_set_room(
+		    fake_xen_foreign() + load_random(&load, 2) * 4);
+		return false;
+	case 5: /* with no memory for tables of what is mapped */
+		fake_xen_starve(load_random(&load, 2) ? ENOENT : ENOMEM);
+		return false;
 	}
+	return true;
 }
 
 static void
 well_again(void)
 {
 	host->hold = host->limit = host->fail = host->refuse = 0;
+	fake_xen_set_room(UINT64_MAX);
+	fake_xen_starve(0);
 }
 
 static void
@@ -352,13 +362,14 @@ static void
 something_happens(void)
 {
 	if (load_random(&load, 3) == 0) {
-		trouble();
+		bool finishes = trouble();
+
 		/* What is held back would be waited for. */
 		for (unsigned n = load_random(&load, LOAD_SLOTS); n > 0; n--)
 			load_any(&load);
 		driver_kick(&drv);
 		usleep(load_random(&load, 20000));
-		if (!host->hold)
+		if (finishes)
 			work(1 + load_random(&load, 4));
 		well_again();
 	} else {
@@ -459,6 +470,14 @@ START_TEST(it_loses_nothing_and_takes_nothing)
 	struct need before, after;
 	unsigned lines;
 
+	/* At a shortage it looks at all its requests, whose memory is its own then. */
+	driver_invalidate(&drv, 1);
+	driver_end(&drv, 1);
+	fake_xen_set_room(0);
+	load_any(&load);
+	driver_kick(&drv);
+	usleep(20000);
+	well_again();
 	while (now() < begin + minutes() * 5)
 		something_happens();
 	before = need();
