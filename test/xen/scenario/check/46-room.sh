@@ -6,15 +6,16 @@
 
 title 'A guest with more memory than dom0 has room for, and two disks'
 
-# Holes, and a different block in each 4 MiB, of 160.
+# Holes, and a different block in each 4 MiB of so many
+size=96
 for file in /tmp/a /tmp/b; do
 	: > "$file"
 	n=0
-	while [ "$n" -lt 40 ]; do
+	while [ "$n" -lt $((size / 4)) ]; do
 		dd if=/dev/urandom of="$file" bs=4k seek=$((n * 1024 + n)) count=1 conv=notrunc 2>/dev/null
 		n=$((n + 1))
 	done
-	truncate -s 160M "$file"
+	truncate -s "${size}M" "$file"
 done
 sum_a=$(md5sum < /tmp/a)
 sum_b=$(md5sum < /tmp/b)
@@ -44,7 +45,7 @@ rate_of() {
 		for d in $1; do md5sum < /dev/vd\$d; done" > /run/sums || return
 	clock
 	set -- $1
-	echo "$# of 160 MiB at $(($# * 16000 / (now - from))).$(($# * 160000 / (now - from) % 10)) MiB/s"
+	echo "$# of $size MiB at $(($# * size * 100 / (now - from))).$(($# * size * 1000 / (now - from) % 10)) MiB/s"
 }
 
 # whole LIMIT: both disks are read whole and are right, and at most that many KiB
