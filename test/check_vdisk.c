@@ -1312,6 +1312,16 @@ open_reader(int kind, int fd[2])
 	}
 }
 
+/* It has taken the signal when this returns. */
+static void
+ask_for_report(void)
+{
+	kill(child, SIGUSR2);
+	while (!has_status("SigPnd:\t0000000000000000\n") ||
+	       !has_status("ShdPnd:\t0000000000000000\n"))
+		usleep(1000);
+}
+
 START_TEST(messages_that_nobody_reads_are_dropped_and_counted)
 {
 	const char *args[] = {"7", BASE_ARG, IRQ, disk, NULL};
@@ -1327,16 +1337,13 @@ START_TEST(messages_that_nobody_reads_are_dropped_and_counted)
 	guest();
 	fill_up(fd[1]);
 	for (unsigned i = 0; i < 3; i++) {
-		kill(child, SIGUSR2);
-		while (!has_status("SigPnd:\t0000000000000000\n") ||
-		       !has_status("ShdPnd:\t0000000000000000\n"))
-			usleep(1000);
+		ask_for_report();
 		exercise(i); /* and after that it was dropped */
 	}
 	/* Others write as they did. */
 	ck_assert_int_eq(fcntl(fd[1], F_GETFL) & O_NONBLOCK, 0);
 	drain(fd[0]);
-	kill(child, SIGUSR2);
+	ask_for_report();
 	exercise(4);
 	ck_assert_int_gt(read(fd[0], text, sizeof(text) - 1), 0);
 	assert_mentions(text, "messages dropped, since nobody read them: 3");
