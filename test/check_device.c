@@ -568,6 +568,20 @@ START_TEST(a_doorbell_counts_though_another_vcpu_looks_for_the_device)
 }
 END_TEST
 
+/* A driver whose device is at rest, and the address of what it has written. */
+static uint64_t
+start_and_use(int kind)
+{
+	uint64_t gpa;
+
+	start(kind, 64);
+	gpa = driver_pattern(&drv, 512, 12);
+	ck_assert_uint_eq(
+	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
+	device_process_queue(dev, false);
+	return gpa;
+}
+
 static void
 look_for_device(void)
 {
@@ -579,14 +593,9 @@ look_for_device(void)
 
 START_TEST(a_chain_counts_though_another_vcpu_looks_for_the_device)
 {
-	uint64_t gpa;
+	uint64_t gpa = start_and_use(_i);
 	int head;
 
-	start(_i, 64);
-	gpa = driver_pattern(&drv, 512, 12);
-	ck_assert_uint_eq(
-	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
-	device_process_queue(dev, false);
 	/* Found when doorbells were enabled: there is none for it. */
 	head = driver_request(&drv, VIRTIO_BLK_T_OUT, 9, gpa, 512);
 	ck_assert(device_enable_notify(dev));
@@ -613,13 +622,8 @@ fail_to_enable_notify(void)
  */
 START_TEST(without_memory_to_ask_for_doorbells_none_is_waited_for)
 {
-	uint64_t gpa;
+	uint64_t gpa = start_and_use(_i);
 
-	start(_i, 64);
-	gpa = driver_pattern(&drv, 512, 12);
-	ck_assert_uint_eq(
-	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
-	device_process_queue(dev, false);
 	fail_to_enable_notify();
 	look_for_device();
 	ck_assert_uint_eq(
@@ -632,13 +636,7 @@ END_TEST
  */
 START_TEST(without_memory_to_ask_for_doorbells_it_is_still_looked_for)
 {
-	uint64_t gpa;
-
-	start(_i, 64);
-	gpa = driver_pattern(&drv, 512, 12);
-	ck_assert_uint_eq(
-	    driver_io(&drv, VIRTIO_BLK_T_OUT, 8, gpa, 512), VIRTIO_BLK_S_OK);
-	device_process_queue(dev, false);
+	start_and_use(_i);
 	look_for_device();
 	fail_to_enable_notify();
 	do /* the host is not asked again at once */
