@@ -10,6 +10,11 @@ apt_mirror() {
 	    'Origin: Debian' 'Label: Debian' | head -n 1
 }
 
+# apt_error FILE: the reason that it gave in this output
+apt_error() {
+	sed -n 's/^E: \(Failed to fetch \)\{0,1\}//p' "$1" | head -n 1
+}
+
 # apt_own DIRECTORY MIRROR RELEASE ARCHITECTURE...: have apt use the directory
 # only, before its first update, for this release and foremost this architecture
 apt_own() {

@@ -37,7 +37,7 @@ rm -rf "$new"
 mkdir -p "$new/packages"
 if ! fetch > "$new.log" 2>&1; then
 	cat "$new.log"
-	echo "GUEST=$guest cannot be had: $(sed -n 's/^E: \(Failed to fetch \)\{0,1\}//p' "$new.log" | head -n 1)" >&3
+	echo "GUEST=$guest cannot be had: $(apt_error "$new.log")" >&3
 	exit 3
 fi
 rm -rf "$guest_dir.done" "$guest_dir" "$new.log"

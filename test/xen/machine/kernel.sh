@@ -20,7 +20,7 @@ cd "$work"
 apt_own "$work/apt" "$(apt_mirror)" "${kernel:-$(cat "$dir/release")}" "$arch"
 if ! { apt-get update --error-on=any && apt-get download "$package"; } > apt.log 2>&1; then
 	cat apt.log
-	echo "Debian's $package cannot be had: $(sed -n 's/^E: \(Failed to fetch \)\{0,1\}//p' apt.log | head -n 1)" >&3
+	echo "Debian's $package cannot be had: $(apt_error apt.log)" >&3
 	exit 3
 fi
 dpkg-deb --fsys-tarfile "$package"_*.deb |

@@ -117,11 +117,6 @@ unpack() {
 	rm -f "$new/package.tar"
 }
 
-# why: the reason that apt gave in the output of fetch
-why() {
-	sed -n 's/^E: \(Failed to fetch \)\{0,1\}//p' "$new.log" | head -n 1
-}
-
 mirror=$(apt_mirror)
 if [ -z "$mirror" ]; then
 	echo 'apt here uses no Debian mirror, or has never been updated' >&3
@@ -132,7 +127,7 @@ rm -rf "$new"
 if [ "$kernel" ] &&
     ! { settle "$new/apt-kernel" "$kernel" && fetch_kernel; } > "$new.log" 2>&1; then
 	cat "$new.log"
-	echo "KERNEL=$kernel cannot be had: $(why)" >&3
+	echo "KERNEL=$kernel cannot be had: $(apt_error "$new.log")" >&3
 	exit 3
 fi
 
@@ -149,7 +144,7 @@ for release in ${release:-${before:-trixie bookworm}} none; do
 		break
 	fi
 	cat "$new.log"
-	missing="$missing${missing:+; }Debian's $release cannot be had: $(why)"
+	missing="$missing${missing:+; }Debian's $release cannot be had: $(apt_error "$new.log")"
 done
 [ -z "$missing" ] || echo "$missing; taking $release instead" >&3
 
