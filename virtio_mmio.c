@@ -172,10 +172,9 @@ write_status(struct virtio_mmio *dev, uint32_t status)
 		return true;
 	}
 	status = s->status | (status & DRIVER_STATUS);
-	if (dev->legacy) /* neither rejected nor retained (3.1.2) */
-		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
-	else if ((status & ~s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0 &&
-		 !accept_features(dev))
+	if (dev->legacy || /* neither rejected nor retained (3.1.2) */
+	    ((status & ~s->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0 &&
+		!accept_features(dev)))
 		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
 	if (!dev->legacy && !(status & VIRTIO_CONFIG_S_FEATURES_OK))
 		status &= ~VIRTIO_CONFIG_S_DRIVER_OK;
