@@ -429,12 +429,12 @@ guest_reclaim(struct guest *guest)
 			guest->pages -= c->pages;
 			guest->areas -= c->areas;
 			*c = (struct chunk){.sparse = c->sparse};
+			guest->no_fault_around = false;
+			guest->retry = 0; /* there is room now */
 			done = true;
 		}
 	}
 	guest->reclaim_pass++;
-	guest->no_fault_around &= !done;
-	guest->retry = done ? 0 : guest->retry; /* there is room now */
 	return done;
 }
 
