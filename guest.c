@@ -257,14 +257,15 @@ map_present(struct guest *guest, uint64_t page, uint64_t from, uint64_t to)
 		return;
 	guest->chunk[page / CHUNK].sparse |= n > CLUSTER;
 	for (i = 0; i < n; i = end) {
-		bool asked = page - from >= i;
-
 		end = run(err, i, n);
-		asked &= page - from < end;
-		if (err[i] == 0 && (end - i >= CLUSTER || asked) &&
+		if (err[i] == 0 &&
+		    (end - i >= CLUSTER || page - from - i < end - i) &&
 		    !map_whole(guest, from + i, from + end, again))
 			return;
 	}
+	/* The guest may have given up others of its run meanwhile. */
+	if (err[page - from] == 0 && !is_present(guest, page))
+		map_whole(guest, page, page + 1, again);
 }
 
 /* What may be mapped now, in pages and chunks. */

@@ -240,6 +240,19 @@ START_TEST(a_page_that_appears_later_is_found)
 }
 END_TEST
 
+START_TEST(pages_that_come_and_go_take_none_with_them)
+{
+	fake_xen_take_page(LOW);
+	fake_xen_flicker(LOW + 5 * PAGE);
+	ck_assert(shared(LOW + 6 * PAGE));
+	ck_assert(shared(LOW + 9 * PAGE));
+	/* Of a whole chunk, too. */
+	fake_xen_take_page(LOW + 300 * PAGE);
+	fake_xen_flicker(LOW + 400 * PAGE);
+	ck_assert(shared(LOW + 420 * PAGE));
+}
+END_TEST
+
 START_TEST(a_page_that_fails_leaves_its_neighbours_where_they_are)
 {
 	const uint64_t hole = LOW + 5 * PAGE;
@@ -768,6 +781,7 @@ main(void)
 	tcase_add_test(tc, a_page_is_mapped_once);
 	tcase_add_test(tc, a_hole_has_no_pointer_and_its_neighbours_have);
 	tcase_add_test(tc, a_page_that_appears_later_is_found);
+	tcase_add_test(tc, pages_that_come_and_go_take_none_with_them);
 	tcase_add_test(
 	    tc, a_page_that_fails_leaves_its_neighbours_where_they_are);
 	tcase_add_test(tc, unmap_all_unmaps_everything);

@@ -149,8 +149,10 @@ struct state {
 	uint32_t next_frame, end_frame;
 	struct bank banks[2];
 	bool copying;
-	uint64_t endless;	 /* page number, and from there on; 0: none */
-	uint32_t endless_frame;	 /* of the first of the pages that it has */
+	uint64_t flicker;	/* number of one that comes and goes; 0: none */
+	bool flickered;		/* it is not there */
+	uint64_t endless;	/* page number, and from there on; 0: none */
+	uint32_t endless_frame; /* of the first of the pages that it has */
 	uint64_t room, room_max; /* in pages */
 	int starved;		 /* of memory for tables: ENOENT, ENOMEM */
 	struct process processes[PROCESSES];
@@ -1241,6 +1243,10 @@ xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
 						    : ESRCH;
 		if (error == ESRCH && xen->life == FAKE_XEN_DYING)
 			error = EINVAL;
+		if (error == 0 && arr[i] != 0 && arr[i] == xen->flicker) {
+			error = xen->flickered ? EINVAL : 0;
+			xen->flickered = !xen->flickered;
+		}
 		if (error == 0)
 			error = xen->starved;
 		bad += error != 0;
@@ -1870,6 +1876,15 @@ uint64_t
 fake_xen_foreign_max(void)
 {
 	return xen->room_max;
+}
+
+void
+fake_xen_flicker(uint64_t gpa)
+{
+	lock();
+	xen->flicker = gpa / FAKE_XEN_PAGE;
+	xen->flickered = false;
+	unlock();
 }
 
 void

@@ -139,6 +139,12 @@ void fake_xen_take_page(uint64_t gpa);
 void fake_xen_give_page(uint64_t gpa);
 
 /*
+ * The guest takes a page and gives it up all the time: it is there in every other
+ * mapping that is asked for, and in the next.
+ */
+void fake_xen_flicker(uint64_t gpa);
+
+/*
  * The guest's grants.  It lends 'n' pages from that at 'gpa' on to vdisk's
  * domain, by consecutive references, of which the first is returned.  It takes
  * them back; false: somebody has one mapped, or it was never lent.  And it has
