@@ -32,8 +32,12 @@ if [ "$missing" ]; then
 	"$here/../install.sh" $missing || exit
 fi
 
-exec 9> "$dir/lock"
-flock -n 9 || { echo "waiting for another that builds $dir"; flock 9; }
+# lock FILE: instead of what is locked now
+lock() {
+	exec 9> "$dir/$1"
+	flock -n 9 || { echo "waiting for another that builds $dir"; flock 9; }
+}
+lock lock
 
 # have_space: a stage must not end in the middle because the disk is full.  The
 # machine's files are replaced by new ones, and all of them may be written.
@@ -105,6 +109,8 @@ asks_for_kernel() {
 	cat scenario/check/$1.sh "scenario/$1.sh" 2>/dev/null | grep -q /grants.sh
 }
 if [ "$arch" = arm64 ] && asks_for_kernel "${1:-}"; then
-	inputs=$(cat "$dir/packages.done")
+	# While it is built, what needs it not may run.
+	inputs="$(cat "$dir/release") $kernel $(basename "$tree"/usr/lib/modules/*)"
+	lock kernel.lock
 	stage kernel machine/kernel.config
 fi
