@@ -5,9 +5,11 @@
  * that counts how often it was written, a pattern made from both, and a
  * checksum, so that lost, torn, stale and misplaced writes are told apart.
  *
- *	verify [-t THREADS] [-s SECONDS] DISK
+ *	verify [-e] [-t THREADS] [-s SECONDS] DISK
  *		Write and read all of it in order, then here and there in all
- *		sizes for SECONDS, then read all of it again.
+ *		sizes for SECONDS, then read all of it again.  With -e requests
+ *		may fail: a sector that was written in vain is as it was, or as
+ *		it should be.
  *	verify -p [-t THREADS] DISK
  *		Write all of it in order, generation 1, 2, 3 ..., until
  *		something fails; says after each that it is on stable storage.
@@ -49,7 +51,8 @@ struct worker {
 	pthread_t thread;
 	uint64_t first;	      /* sector */
 	uint64_t count;	      /* sectors */
-	uint32_t *generation; /* of each sector */
+	uint32_t *generation; /* of each sector: the newest that was written, */
+	uint32_t *certain;    /* and the newest that was not in vain, or 0 */
 	uint64_t random;
 	char *buffer;
 	uint64_t requests; /* done in the current job */
@@ -63,7 +66,8 @@ static unsigned threads = 1;
 static enum job job;
 static double deadline; /* of the job MIX */
 static uint32_t oldest; /* generation allowed in the job CHECK */
-static atomic_uint errors;
+static bool may_fail;
+static atomic_uint errors, failures;
 
 static double
 now(void)
@@ -106,19 +110,42 @@ complain(uint64_t number, const char *what, uint64_t detail)
 		    (unsigned long long)detail);
 }
 
-static void
-verify(const struct stamp *s, uint64_t number, uint64_t generation)
+/*
+ * Whether to go on.
+ */
+static bool
+failed(uint64_t number, const char *what, int error)
 {
+	char text[32];
+
+	if (may_fail) {
+		failures++;
+		usleep(20000);
+		return true;
+	}
+	snprintf(text, sizeof(text), "%s failed, error", what);
+	complain(number, text, error);
+	return false;
+}
+
+/*
+ * The sector must be of a generation from 'first' to 'last'.
+ */
+static void
+verify(const struct stamp *s, uint64_t number, uint64_t first, uint64_t last)
+{
+	uint64_t generation = s->generation;
 	struct stamp want;
 
-	if (job == CHECK && s->generation > generation)
-		generation = s->generation;
+	if (generation < first)
+		generation = first;
+	else if (generation > last)
+		generation = last;
 	stamp(&want, number, generation);
 	if (memcmp(s, &want, SECTOR) == 0)
 		return;
 	if (s->checksum != checksum(s))
-		complain(
-		    number, "torn or foreign; wanted generation", generation);
+		complain(number, "torn or foreign; wanted generation", first);
 	else if (s->number != number)
 		complain(number, "holds what belongs to", s->number);
 	else
@@ -145,16 +172,20 @@ transfer(struct worker *w, bool write, uint64_t at, uint64_t count)
 		  : pread(disk, s, len, number * SECTOR);
 	if (now() - start > w->slowest)
 		w->slowest = now() - start;
-	if (n != len) {
-		complain(number,
-		    write ? "write failed, error" : "read failed, error",
-		    n < 0 ? errno : 0);
-		return false;
+	if (n != len)
+		return failed(
+		    number, write ? "write" : "read", n < 0 ? errno : 0);
+	for (uint64_t i = 0; i < count; i++) {
+		uint32_t *certain = &w->certain[at + i];
+
+		if (write)
+			*certain = w->generation[at + i];
+		else if (job == CHECK)
+			verify(&s[i], number + i, oldest, UINT64_MAX);
+		else if (*certain > 0)
+			verify(
+			    &s[i], number + i, *certain, w->generation[at + i]);
 	}
-	if (!write)
-		for (uint64_t i = 0; i < count; i++)
-			verify(&s[i], number + i,
-			    job == CHECK ? oldest : w->generation[at + i]);
 	w->requests++;
 	w->sectors += count;
 	return true;
@@ -177,7 +208,7 @@ mix(struct worker *w)
 		if (!transfer(w, pick(w, 2), at, count))
 			return;
 		if (pick(w, 64) == 0 && fsync(disk) < 0)
-			complain(w->first + at, "fsync failed, error", errno);
+			failed(w->first + at, "fsync", errno);
 	}
 }
 
@@ -221,7 +252,7 @@ run(enum job what, const char *name)
 			slowest = workers[i].slowest;
 	}
 	if (what == WRITE && fsync(disk) < 0)
-		complain(0, "fsync failed, error", errno);
+		failed(0, "fsync", errno);
 	seconds = now() - start;
 	if (name)
 		printf("%-14s %2u threads %6.0f requests/s %6.1f MB/s, slowest "
@@ -244,8 +275,9 @@ divide(uint64_t sectors)
 		w->count = i == threads - 1 ? sectors - w->first : part;
 		w->random = i + 1;
 		w->generation = calloc(w->count, sizeof(*w->generation));
+		w->certain = calloc(w->count, sizeof(*w->certain));
 		w->buffer = aligned_alloc(4096, (MAX_SECTORS + 8) * SECTOR);
-		if (!w->generation || !w->buffer)
+		if (!w->generation || !w->certain || !w->buffer)
 			err(1, "memory");
 	}
 }
@@ -253,6 +285,8 @@ divide(uint64_t sectors)
 static int
 verdict(void)
 {
+	if (failures)
+		printf("verify: %u requests failed\n", (unsigned)failures);
 	if (errors)
 		printf("verify: %u errors\n", (unsigned)errors);
 	else
@@ -269,7 +303,7 @@ main(int argc, char **argv)
 	off_t size;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	while ((option = getopt(argc, argv, "t:s:g:cp")) != -1) {
+	while ((option = getopt(argc, argv, "t:s:g:cep")) != -1) {
 		switch (option) {
 		case 't':
 			threads = atoi(optarg);
@@ -282,6 +316,9 @@ main(int argc, char **argv)
 			break;
 		case 'c':
 			check = true;
+			break;
+		case 'e':
+			may_fail = true;
 			break;
 		case 'p':
 			passes = true;

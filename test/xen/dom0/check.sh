@@ -92,6 +92,7 @@ clear_away() {
 		esac
 		[ -e "${file%.pid}.status" ] || kill -9 "$(cat "$file")" 2>/dev/null
 	done
+	umount /tmp/* 2>/dev/null
 	losetup -D 2>/dev/null
 	rm -rf /run/*.domid /run/*.status /tmp/*
 }

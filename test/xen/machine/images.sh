@@ -103,6 +103,8 @@ add "$dir/dom0" "${xen_bin#"$tree"}" "$xen_bin/xl" "$xen_bin/xenstored" \
 for command in list ls read rm watch write; do
 	add "$dir/dom0" /usr/bin "$tree/usr/bin/xenstore-$command"
 done
+# For disks that are slow, stand still or fail
+add "$dir/dom0" /usr/sbin "$tree/usr/sbin/dmsetup"
 root=$dir/dom0
 # vdisk's, and one that the C library loads when a thread is cancelled
 for library in libxendevicemodel.so.1 libxenforeignmemory.so.1 \
@@ -111,7 +113,7 @@ for library in libxendevicemodel.so.1 libxenforeignmemory.so.1 \
 	add_library "$library"
 done
 add_modules "$dir/dom0" xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs \
-    xen-blkback loop virtio_mmio virtio_pci virtio_console
+    xen-blkback loop dm-delay virtio_mmio virtio_pci virtio_console
 mkdir -p "$dir/dom0/var/lib/xen" "$dir/dom0/guest"
 if [ "$arch" = amd64 ]; then
 	# The device model of an HVM guest, and the tables that tell of its disks
