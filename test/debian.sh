@@ -20,6 +20,9 @@ package=$(echo "$WORK"/vdisk_*.deb)
 dpkg-deb --contents "$package"
 [ "$(id -u)" = 0 ] || { echo 'skipped: to install it needs root'; exit 0; }
 ! dpkg -s vdisk > /dev/null 2>&1 || { echo 'skipped: there is one installed, which is not ours'; exit 0; }
+# dpkg does not wait for who installs something else here, as apt does.
+exec 9< "$here/install.sh"
+flock 9
 trap 'dpkg --purge vdisk' EXIT
 trap 'exit 130' INT TERM HUP
 dpkg -i "$package"

@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 
 version=$(basename "$tree"/usr/lib/modules/* | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')
 package=linux-source-$version
-work=$dir/source/kernel
+work=$dir/kernel	# not where others build meanwhile
 trap 'cd /; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 rm -rf "$work"

@@ -156,8 +156,11 @@ else
 	ln -s tree "$new/emulator"
 fi
 
-# From here on until it is whole, it is no machine.
-rm -f "$dir"/*.done
+# From here on until it is whole, it is no machine.  The kernel of guests that grant is
+# none of its parts.
+for mark in "$dir"/*.done; do
+	[ "${mark##*/}" = kernel.done ] || rm -f "$mark"
+done
 for part in apt packages source tree emulator release version; do
 	rm -rf "${dir:?}/$part"
 	mv "$new/$part" "$dir/$part"
