@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=dash disable=SC2016,SC2046,SC2154
-# A drive without a disk: a guest is given one while it runs, loses it, and is
+# A device without a medium: a guest is given one while it runs, loses it, and is
 # given another one.
-title 'A drive without a disk'
+title 'A device without a medium'
 
 # exchange NAME N PATH [OPTION...]: the vdisk ends, and another one has that disk
 exchange() {
