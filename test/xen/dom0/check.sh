@@ -93,6 +93,7 @@ clear_away() {
 		[ -e "${file%.pid}.status" ] || kill -9 "$(cat "$file")" 2>/dev/null
 	done
 	umount /tmp/* 2>/dev/null
+	[ ! -e /dev/dm-0 ] || dmsetup remove_all --force
 	losetup -D 2>/dev/null
 	rm -rf /run/*.domid /run/*.status /tmp/*
 }

@@ -103,7 +103,7 @@ add "$dir/dom0" "${xen_bin#"$tree"}" "$xen_bin/xl" "$xen_bin/xenstored" \
 for command in list ls read rm watch write; do
 	add "$dir/dom0" /usr/bin "$tree/usr/bin/xenstore-$command"
 done
-# For disks that are slow, stand still or fail
+# For disks that are slow, suspended or fail
 add "$dir/dom0" /usr/sbin "$tree/usr/sbin/dmsetup"
 root=$dir/dom0
 # vdisk's, and one that the C library loads when a thread is cancelled

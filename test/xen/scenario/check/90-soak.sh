@@ -4,8 +4,8 @@
 # that can happen to a disk happens again and again, at random.  The vdisk of the
 # first is killed and ended, and no request of it fails; that of the second lives all
 # the time, and must take no more in the end than after a twelfth of it; the third is a
-# drive with and without a disk, which is a file in a file system that may be full; the
-# fourth is a device that may be slow, stand still or fail.
+# device with and without a medium, which is a file in a file system that may be full; the
+# fourth is a device that may be slow, be suspended or fail.
 [ "$MINUTES" -gt 0 ] || { skip 'soak: for a number of MINUTES'; return; }
 . /memory.sh
 
@@ -15,8 +15,8 @@ words='named() { for d in /sys/block/vd?; do
 		if [ "$(cat $d/serial 2> /dev/null)" = $1 ]; then echo ${d##*/}; fi; done; };
 	load() { while [ ! -e /tmp/stop ]; do
 		d=/dev/$(named $1); [ $1 != third ] || blkdiscard $d;
-		verify -e -t 2 -s 1 $d || sleep 0.2; done 2>&1 |
-		grep -v "requests/s" >> /tmp/load/$1; };
+		verify -e -t 2 -s 1 $d > /tmp/$1 2>&1 || sleep 0.2;
+		grep -v "requests/s" /tmp/$1 >> /tmp/load/$1; done; };
 	work() { rm -f /tmp/stop; for s in first second third fourth; do load $s & done; }'
 
 # pick WORD...: set 'picked' to one of them
@@ -74,7 +74,7 @@ full() {
 	rm /tmp/small/more
 }
 slow() { become '0 16384 delay /dev/loop0 0 100' && sleep 2 && become "$well"; }
-hang() { dmsetup suspend --noflush --nolockfs fourth && sleep 2 && dmsetup resume fourth; }
+suspend() { dmsetup suspend --noflush --nolockfs fourth && sleep 2 && dmsetup resume fourth; }
 fail() {
 	become '0 4096 linear /dev/loop0 0
 4096 8192 error
@@ -104,14 +104,20 @@ round() {
 	local left=10
 	while [ "$left" -gt 0 ]; do
 		pick kill_one kill_one end_one kill_last report grow stall eject full \
-		    slow hang fail hunger balloon stand rebind
+		    slow suspend fail hunger balloon stand rebind
 		echo "$picked"
 		"$picked" || return
 		happened=$((happened + 1))
 		left=$((left - 1))
 		sleep "0.$((RANDOM % 10))"
 	done
+	dmesg -c >> /log/soak-kernel.log
 	right
+}
+
+# both: what makes requests fail happens once at least
+both() {
+	full && fail
 }
 
 # right: whether no load has found a byte that is wrong, and no request of the first
@@ -165,7 +171,8 @@ memory_back() {
 
 # spared: whether dom0's kernel has had no worse to say than that its memory was short
 spared() {
-	! dmesg | tail -n "+$((said + 1))" | grep 'WARNING\|BUG\|Killed process' | grep -v '(dd)'
+	dmesg -c >> /log/soak-kernel.log
+	! grep 'WARNING\|BUG\|Killed process' /log/soak-kernel.log | grep -v '(dd)'
 }
 
 # rounds SECONDS: until so many have passed
@@ -181,7 +188,7 @@ rounds() {
 
 title "Whatever can happen to disks, for $MINUTES minutes"
 
-said=$(dmesg | wc -l)
+dmesg -c > /dev/null
 free=$(free_memory)
 image /tmp/0 8
 image /tmp/1 8
@@ -201,6 +208,7 @@ check 'and the third' serve 2 /tmp/small/2 || return
 check 'and the fourth' serve 3 /dev/dm-0 || return
 check 'the guest boots' start soak || return
 check 'it is at work' do_in soak "$words; mkdir /tmp/load; work"
+check 'a disk is full and another fails, for two seconds each' both
 rounds $((MINUTES * 5)) || return
 check 'its loads come to an end' rest
 before=$(need)
