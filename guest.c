@@ -43,6 +43,7 @@
 
 #define CHUNK	    UINT64_C(512) /* pages, of one page table */
 #define CLUSTER	    UINT64_C(16)  /* ... of neighbours */
+#define ERRNO_LIMIT 4096U
 
 #define CHUNK_BYTES (CHUNK << PAGE_BITS)
 
@@ -180,20 +181,19 @@ static bool
 map_range(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 {
 	xen_pfn_t gfn[CHUNK];
-	unsigned i = 0;
+	unsigned i;
 
-	do
+	for (i = 0; i < n; i++)
 		gfn[i] = first + i;
-	while (++i < n);
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, p,
 		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL) {
 		/* EINVAL is a page that the guest has not. */
-		while (i > 0 && err[i - 1] <= 0 && err[i - 1] != -ENOMEM &&
-		       err[i - 1] != -ENOENT)
+		while (i > 0 && -(unsigned)err[i - 1] < ERRNO_LIMIT &&
+		       err[i - 1] != -ENOMEM && err[i - 1] != -ENOENT)
 			i--;
 		if (i == 0)
 			return true;
-		/* Of Xen, for our p2m; on Arm ENOENT; of Linux, the gfn. */
+		/* Of Xen, for our p2m; on Arm ENOENT; of Linux, the gfns. */
 		errno = ENOMEM;
 	}
 	handle_shortage(guest);
@@ -348,10 +348,9 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 			break;
 	}
 	guest->no_fault_around |= guest->map_error == ENOBUFS;
-	if (!is_present(guest, page))
-		return false;
-	guest->retry = 0; /* there was room for less */
-	return true;
+	if (is_present(guest, page))
+		guest->retry = 0; /* there was room for less */
+	return is_present(guest, page);
 }
 
 /* guest_map() for what is not all mapped from page 'page' on. */

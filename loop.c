@@ -299,23 +299,22 @@ loop_run(const struct loop_config *config)
 
 	while (status < 0) {
 		struct access a;
-		bool progress = false, draining = false, backoff, paused,
-		     polling;
+		bool progress = false, drain = false, backoff, paused, polling;
 
 		while (ioreq_next(l.on.io, &a)) {
 			if (handle_access(&l, &a)) {
 				ioreq_complete(l.on.io, &a);
 				progress = true;
 			} else {
-				draining = true;
+				drain = true;
 			}
 		}
 		backoff = l.now < l.backoff_end;
-		paused = draining || backoff || l.on.terminating;
+		paused = drain || backoff || l.on.terminating;
 		progress |= device_process_queue(l.on.dev, paused);
 		if (l.on.terminating && device_idle(l.on.dev))
 			return 0;
-		if (draining && device_idle(l.on.dev))
+		if (drain && device_idle(l.on.dev))
 			continue; /* drained: retry the access */
 
 		if (progress)

@@ -72,11 +72,17 @@ shared(uint64_t gpa)
 
 /* ... soon, after the host has refused. */
 static bool
-shared_soon(uint64_t gpa)
+mapped_soon(uint64_t gpa)
 {
 	for (unsigned i = 0; i < 2000 && guest_map(guest, gpa, 1) == NULL; i++)
 		usleep(1000);
-	return shared(gpa);
+	return guest_map(guest, gpa, 1) != NULL;
+}
+
+static bool
+shared_soon(uint64_t gpa)
+{
+	return mapped_soon(gpa) && shared(gpa);
 }
 
 START_TEST(opening_maps_nothing)
@@ -720,6 +726,20 @@ START_TEST(if_xen_has_no_memory_to_map_with_that_is_no_fault_of_the_guest)
 }
 END_TEST
 
+/* Half of a number of more than 31 bits is negative. */
+START_TEST(nor_if_a_page_has_a_large_number)
+{
+	const uint64_t at = UINT64_C(9) << 40;
+
+	fake_xen_endless(at);
+	fake_xen_starve(ENOMEM);
+	ck_assert_ptr_null(guest_map(guest, at, PAGE));
+	ck_assert_int_eq(errno, ENOMEM);
+	fake_xen_starve(0);
+	ck_assert(mapped_soon(at));
+}
+END_TEST
+
 START_TEST(scattered_pages_of_one_request_fit_the_least_limit)
 {
 	unsigned i;
@@ -815,6 +835,7 @@ main(void)
 	    if_xen_has_no_memory_to_map_with_that_is_no_fault_of_the_guest, 0,
 	    4);
 	tcase_add_test(tc, scattered_pages_of_one_request_fit_the_least_limit);
+	tcase_add_test(tc, nor_if_a_page_has_a_large_number);
 	tcase_add_test(tc, two_hundred_gigabytes_can_be_used);
 	return cases_run(s);
 }

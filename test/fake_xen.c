@@ -1251,7 +1251,9 @@ xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t dom, void *addr,
 			error = xen->starved;
 		bad += error != 0;
 		if (err != NULL)
-			err[i] = error == ENOMEM ? (int)arr[i] : -error;
+			err[i] = error == ENOMEM
+				     ? (int)(arr[i / 2] >> (i % 2 * 32))
+				     : -error;
 	}
 	if (there && !xen->starved)
 		map_frames(map, prot, pages, arr);
@@ -1314,7 +1316,7 @@ xenforeignmemory_unmap_resource(xenforeignmemory_handle *fmem
 {
 	int error = enter(XC_UNMAP_RESOURCE);
 
-	if (error == 0) {
+	if (error == 0 && fres != NULL) {
 		munmap(fres->addr, fres->len);
 		free(fres);
 	}

@@ -189,8 +189,8 @@ void fake_xen_set_room(uint64_t pages);
 /*
  * There is no memory for the tables by which the host's domain maps, or with 0 some
  * again: then every page that the guest has fails, but not the call.  ENOENT is Xen's
- * own error.  ENOMEM is Linux's, whose privcmd returns the page's number instead, since
- * it has that and the error at the same place.
+ * own error.  ENOMEM is Linux's, whose privcmd returns the pages' numbers instead, of 64
+ * bits, since it has those and the errors, of 32, at the same place.
  */
 void fake_xen_starve(int error);
 uint64_t fake_xen_foreign(void);
