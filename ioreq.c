@@ -164,10 +164,10 @@ adopt_server(struct ioreq_server *io)
 			io->has_device_model = true;
 		if (info < 0 || buffered != 0)
 			continue;
-		/* It may be another program's: read only. */
-		if ((r = map_page(io, PROT_READ)) == NULL)
-			continue;
-		signature = *io->signature;
+		/* It may be another program's: read only.  EPERM: it is. */
+		if ((r = map_page(io, PROT_READ)) == NULL && errno != EPERM)
+			return setup_error(io, "map the IOREQ page");
+		signature = r != NULL ? *io->signature : (struct signature){0};
 		xenforeignmemory_unmap_resource(io->fmem, r);
 		if (signature.magic != MAGIC ||
 		    signature.base != io->config.base)

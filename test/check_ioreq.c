@@ -887,6 +887,20 @@ START_TEST(a_page_that_cannot_be_mapped_is_passed_over)
 }
 END_TEST
 
+/* It may be that of a predecessor: a second server would take its place. */
+START_TEST(a_page_for_which_the_host_has_no_memory_is_not_passed_over)
+{
+	setup_host();
+	end(fork_server());
+	fake_xen_fail(XC_MAP_RESOURCE, 1, _i == 0 ? ENOMEM : ENOENT);
+	ck_assert_ptr_null(open_server());
+	ck_assert_uint_eq(logger.lines, 1);
+	ck_assert_uint_eq(servers(), 1);
+	logger.lines = 0;
+	expect_continued(0);
+}
+END_TEST
+
 START_TEST(the_server_of_another_disk_is_left_alone)
 {
 	uint8_t before[FAKE_XEN_PAGE];
@@ -1166,6 +1180,8 @@ main(void)
 	    FAKE_XEN_SERVERS - FAKE_XEN_QEMUS);
 	tcase_add_test(tc, a_foreign_page_is_only_read_and_not_kept);
 	tcase_add_test(tc, a_page_that_cannot_be_mapped_is_passed_over);
+	tcase_add_loop_test(tc,
+	    a_page_for_which_the_host_has_no_memory_is_not_passed_over, 0, 2);
 	tcase_add_test(tc, the_server_of_another_disk_is_left_alone);
 	tcase_add_loop_test(tc, what_another_version_left_is_refused, 0, 2);
 	tcase_add_loop_test(
