@@ -401,7 +401,9 @@ ioreq_complete(struct ioreq_server *io, const struct access *a)
 bool
 ioreq_interrupt(struct ioreq_server *io, unsigned level)
 {
-	if (set_irq(io, level) == 0)
+	/* Where it could not be lowered, there would be no edge. */
+	if ((level == 0 || io->irq_errno == 0 || set_irq(io, 0) == 0) &&
+	    set_irq(io, level) == 0)
 		return true;
 	if (errno != io->irq_errno)
 		log_error(io->log, errno, "cannot set IRQ %u", io->config.irq);

@@ -451,10 +451,10 @@ virtio_mmio_resize(struct virtio_mmio *dev)
 	s->config_generation += s->capacity != capacity;
 	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) == 0)
 		return;
-	if (s->capacity != capacity ||
-	    (s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
-		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
-	s->capacity = capacity;
+	if ((s->capacity == capacity &&
+		(s->status & VIRTIO_CONFIG_S_NEEDS_RESET) == 0) ||
+	    virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG))
+		s->capacity = capacity;
 }
 
 static bool

@@ -622,6 +622,18 @@ START_TEST(a_lowered_interrupt_can_be_raised_again)
 }
 END_TEST
 
+START_TEST(an_interrupt_that_could_not_be_lowered_is_raised_again)
+{
+	ioreq_interrupt(io, 1);
+	fake_xen_irq_take();
+	fake_xen_fail(XC_INTERRUPT, 1, ENOMEM);
+	ioreq_interrupt(io, 0);
+	ck_assert(ioreq_interrupt(io, 1));
+	ck_assert_uint_eq(fake_xen_irq_raised(), 2);
+	ck_assert(fake_xen_irq_up());
+}
+END_TEST
+
 START_TEST(an_interrupt_that_fails_is_logged_once)
 {
 	unsigned i;
@@ -1172,6 +1184,8 @@ main(void)
 	tcase_add_test(tc, event_channels_that_fail_are_reported);
 	tcase_add_test(tc, an_interrupt_is_raised);
 	tcase_add_test(tc, a_lowered_interrupt_can_be_raised_again);
+	tcase_add_test(
+	    tc, an_interrupt_that_could_not_be_lowered_is_raised_again);
 	tcase_add_test(tc, an_interrupt_that_fails_is_logged_once);
 	tcase_add_test(tc, the_guest_is_alive_until_its_destruction_begins);
 	tcase_add_test(tc, a_question_that_fails_otherwise_is_no_death);

@@ -591,6 +591,21 @@ START_TEST(the_driver_is_notified_of_a_new_size)
 }
 END_TEST
 
+/* As long as the host refuses its interrupt it is new each time. */
+START_TEST(a_new_size_is_notified_when_the_host_permits)
+{
+	start(USUAL);
+	io.refused = 2;
+	for (unsigned i = 0; i < 3; i++) {
+		ck_assert_uint_eq(io.raised, 0);
+		resize(2 * SECTORS);
+	}
+	ck_assert_uint_eq(io.raised, 1);
+	resize(2 * SECTORS);
+	ck_assert_uint_eq(io.raised, 1);
+}
+END_TEST
+
 /* Which the driver may have looked at before. */
 START_TEST(another_size_before_driver_ok_is_notified_with_it)
 {
@@ -2466,6 +2481,7 @@ main(void)
 
 	tc = cases_add(s, "size", setup, NULL);
 	tcase_add_test(tc, the_driver_is_notified_of_a_new_size);
+	tcase_add_test(tc, a_new_size_is_notified_when_the_host_permits);
 	tcase_add_test(tc, another_size_before_driver_ok_is_notified_with_it);
 
 	tc = cases_add(s, "cache", setup, NULL);
