@@ -347,7 +347,7 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 		if (guest->map_error == EFAULT)
 			break;
 	}
-	guest->no_fault_around |= guest->map_error == ENOBUFS;
+	guest->no_fault_around |= guest->map_error != EFAULT;
 	if (is_present(guest, page))
 		guest->retry = 0; /* there was room for less */
 	return is_present(guest, page);

@@ -761,6 +761,33 @@ START_TEST(scattered_pages_of_one_request_fit_the_least_limit)
 }
 END_TEST
 
+START_TEST(they_fit_it_after_a_shortage_too)
+{
+	const uint64_t first = UINT64_C(1) << 39;
+	uint64_t at;
+	unsigned i;
+
+	reopen(256 * MIB);
+	fake_xen_endless(first);
+	fake_xen_set_room(0);
+	ck_assert_ptr_null(guest_map(guest, first, 1));
+	fake_xen_set_room(UINT64_MAX);
+	at = first;
+	ck_assert(mapped_soon(at));
+	while (guest_map(guest, at, 1) != NULL)
+		at += SEAM;
+	ck_assert_int_eq(errno, ENOMEM);
+	/* As device.c does. */
+	for (i = 0; i < 2 && guest_reclaim(guest); i++)
+		while (guest_map(guest, at, 1) != NULL)
+			at += SEAM;
+	guest_unmap_all(guest);
+	for (i = 0; i < 254; i++)
+		ck_assert_ptr_nonnull(
+		    guest_map(guest, first + i * SEAM + 2048, PAGE));
+}
+END_TEST
+
 START_TEST(two_hundred_gigabytes_can_be_used)
 {
 	const uint64_t from = UINT64_C(64) << 30, len = UINT64_C(200) << 30;
@@ -835,6 +862,7 @@ main(void)
 	    if_xen_has_no_memory_to_map_with_that_is_no_fault_of_the_guest, 0,
 	    4);
 	tcase_add_test(tc, scattered_pages_of_one_request_fit_the_least_limit);
+	tcase_add_test(tc, they_fit_it_after_a_shortage_too);
 	tcase_add_test(tc, nor_if_a_page_has_a_large_number);
 	tcase_add_test(tc, two_hundred_gigabytes_can_be_used);
 	return cases_run(s);
