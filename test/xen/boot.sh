@@ -197,7 +197,7 @@ switch_off() {
 }
 trap 'switch_off; exit 130' INT TERM HUP
 
-# ask_xen: what stands still?  Its console, which is dom0's and then a guest's without
+# ask_xen: who is blocked?  Its console, which is dom0's and then a guest's without
 # toolstack first, is asked for domains, run queues, the registers of dom0 and of
 # everybody, timers and event channels: Xen remembers one key, and may be slow.
 ask_xen() {

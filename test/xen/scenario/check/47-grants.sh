@@ -76,7 +76,7 @@ check 'no grant was still in use when it was taken back' \
 check 'the guest complained of nothing but requests after unbinding' \
     without_trouble grants 'I/O error, dev vd'
 
-title 'The guest is destroyed, and vdisk stands still'
+title 'The guest is destroyed while vdisk is stopped'
 
 do_in grants "verify -p -t 2 /dev/$disk > /tmp/verify 2>&1 &"
 sleep 1

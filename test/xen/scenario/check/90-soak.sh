@@ -91,7 +91,7 @@ hunger() {
 
 # and to the guest
 balloon() { xl mem-set soak $((memory - 16)) && xl mem-set soak "$memory"; }
-stand() { xl pause soak && sleep 1 && xl unpause soak; }
+pause() { xl pause soak && sleep 1 && xl unpause soak; }
 rebind() {
 	do_in soak 'cd /sys/bus/virtio/drivers/virtio_blk;
 		d=$(basename $(readlink /sys/block/$(named second)/device));
@@ -111,7 +111,7 @@ all_serve() {
 }
 
 acts='kill_one kill_one end_one kill_last report grow stall eject full slow suspend fail
-    hunger balloon stand rebind'
+    hunger balloon pause rebind'
 
 # round: some of that, and nobody has found a byte that is wrong since
 round() {
