@@ -181,9 +181,9 @@ static bool
 map_range(struct guest *guest, char *p, uint64_t first, unsigned n, int *err)
 {
 	xen_pfn_t gfn[CHUNK];
-	unsigned i;
+	unsigned i = 0;
 
-	for (i = 0; i < n; i++)
+	for (gfn[0] = first; ++i < n;)
 		gfn[i] = first + i;
 	if (xenforeignmemory_map2(guest->fmem, guest->domid, p,
 		PROT_READ | PROT_WRITE, MAP_FIXED, n, gfn, err) != NULL) {
