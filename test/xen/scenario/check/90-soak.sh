@@ -156,14 +156,18 @@ rest() {
 	do_in soak 'touch /tmp/stop; wait'
 }
 
-# need: of the one that lives, at rest: descriptors, mappings, and KiB of memory.  That
-# of an idle guest is not mapped for long.
+# need: of the one that lives, at rest: descriptors, mappings, and KiB of memory, but for
+# the stack, of which a rare call may be the first to use a page.  That of an idle guest
+# is not mapped for long.
 need() {
 	local run
 	run=/proc/$(cat /run/soak-1.pid)
 	sleep 4
 	set -- "$run"/fd/*
-	echo "$# $(wc -l < "$run/maps") $(awk '$1 == "RssAnon:" { print $2 }' "$run/status")"
+	echo "$# $(wc -l < "$run/maps") $(awk '
+		/^[0-9a-f]+-/ { stack = $6 == "[stack]" }
+		$1 == "Anonymous:" && !stack { sum += $2 }
+		END { print sum }' "$run/smaps")"
 }
 
 # no_more: whether it needs no more of anything than 'before'
