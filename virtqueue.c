@@ -88,10 +88,7 @@ map_error(struct virtqueue *vq, const char *why)
 	return fault(vq, why);
 }
 
-/*
- * The rings, which may have been unmapped since the last call.  Sizes are those
- * of 2.7, used_event and avail_event included.
- */
+/* The rings, which may be unmapped by now; sizes (2.7) include both events. */
 static struct vring_desc *
 desc_table(struct virtqueue *vq)
 {
@@ -239,7 +236,9 @@ virtqueue_adopt(struct virtqueue *vq, uint64_t features)
 
 	vq->features = features;
 	if (!is_queue_size(s->num) || inflight_count > s->num ||
-	    unpublished > s->num || s->popped_head >= s->num)
+	    unpublished > s->num || s->popped_head >= s->num ||
+	    s->driver % VRING_AVAIL_ALIGN_SIZE != 0 ||
+	    s->device % VRING_USED_ALIGN_SIZE != 0)
 		return fault(vq, "positions out of range");
 	for (head = s->num; head < VIRTQUEUE_NUM_MAX; head++)
 		if (is_inflight(s, head))

@@ -2124,6 +2124,12 @@ left_nonsense(unsigned what)
 		left()->write_through = 3;
 		break;
 	case 8:
+		left()->queue.driver++;
+		break;
+	case 9:
+		left()->queue.device += 2;
+		break;
+	case 10:
 		left()->flush_failed = 2;
 		break;
 	}
@@ -2591,7 +2597,7 @@ main(void)
 	tcase_add_test(tc, a_smaller_disk_is_refused);
 	tcase_add_test(tc, a_disk_that_is_read_only_now_is_refused);
 	tcase_add_test(tc, a_disk_that_is_not_read_only_any_more_is_refused);
-	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 9);
+	tcase_add_loop_test(tc, a_state_that_makes_no_sense_is_refused, 0, 11);
 	tcase_add_loop_test(tc, a_flush_that_failed_is_not_forgotten, 0, 2);
 	tcase_add_test(tc, features_that_are_gone_are_refused);
 	tcase_add_test(tc, a_disk_that_cannot_discard_any_more_is_continued);
