@@ -197,6 +197,7 @@ static uint32_t page_size, alignment; /* legacy; a reset leaves them */
 static struct {
 	bool live, clean;
 	bool cached; /* writes need not be stable when they complete */
+	bool chosen; /* ... which some driver did not want */
 	uint64_t features;
 	uint16_t num, avail_idx, used_seen, kicked;
 	bool polling; /* wants no interrupts */
@@ -1142,6 +1143,7 @@ reflect_cache(const struct access *a)
 
 	device_access(dev, &r);
 	drv.cached = r.data;
+	drv.chosen |= !drv.cached;
 	if (!drv.live || !drv.clean)
 		return;
 	CHECK(r.data == (HAS(drv.features, VIRTIO_BLK_F_CONFIG_WCE)
@@ -1150,6 +1152,23 @@ reflect_cache(const struct access *a)
 	    "a cache that the driver did not choose");
 	CHECK(drv.cached || !was || !kernel.dirty || read_only,
 	    "a cache that is given up with writes in it");
+}
+
+/*
+ * A driver that cannot flush has no cache, and one that cannot choose has one; of
+ * others the last one's choice may be left.
+ */
+static void
+look_at_cache(void)
+{
+	struct access r = {.kind = ACCESS_READ, .offset = WCE, .size = 1};
+
+	device_access(dev, &r);
+	drv.cached = r.data;
+	CHECK(drv.cached == HAS(drv.features, VIRTIO_BLK_F_FLUSH) ||
+		  (drv.chosen && !drv.cached &&
+		      HAS(drv.features, VIRTIO_BLK_F_CONFIG_WCE)),
+	    "a cache that no driver chose");
 }
 
 /*
@@ -1419,6 +1438,7 @@ setup(unsigned a, unsigned b)
 	if (!drv.clean) /* the guest has spoilt it in the meantime */
 		return;
 	CHECK(rd(VIRTIO_MMIO_STATUS) == status, "a driver that is refused");
+	look_at_cache();
 	put(RINGS, zeros, sizeof(zeros));
 	if (HAS(drv.features, VIRTIO_RING_F_EVENT_IDX) && drv.polling)
 		put16(AVAIL + 4 + 2 * drv.num, UINT16_MAX);
