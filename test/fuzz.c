@@ -1133,22 +1133,33 @@ ready_register(void)
 }
 
 /*
+ * What the device says of its cache.
+ */
+static uint64_t
+read_cache(void)
+{
+	struct access r = {.kind = ACCESS_READ, .offset = WCE, .size = 1};
+
+	device_access(dev, &r);
+	drv.cached = r.data;
+	return r.data;
+}
+
+/*
  * What it means for writes that the driver has changed 'writeback'.
  */
 static void
 reflect_cache(const struct access *a)
 {
-	struct access r = {.kind = ACCESS_READ, .offset = WCE, .size = 1};
 	bool was = drv.cached;
+	uint64_t says = read_cache();
 
-	device_access(dev, &r);
-	drv.cached = r.data;
 	drv.chosen |= !drv.cached;
 	if (!drv.live || !drv.clean)
 		return;
-	CHECK(r.data == (HAS(drv.features, VIRTIO_BLK_F_CONFIG_WCE)
-				? (a->data & 0xff) != 0
-				: was),
+	CHECK(says == (HAS(drv.features, VIRTIO_BLK_F_CONFIG_WCE)
+			      ? (a->data & 0xff) != 0
+			      : was),
 	    "a cache that the driver did not choose");
 	CHECK(drv.cached || !was || !kernel.dirty || read_only,
 	    "a cache that is given up with writes in it");
@@ -1161,10 +1172,7 @@ reflect_cache(const struct access *a)
 static void
 look_at_cache(void)
 {
-	struct access r = {.kind = ACCESS_READ, .offset = WCE, .size = 1};
-
-	device_access(dev, &r);
-	drv.cached = r.data;
+	read_cache();
 	CHECK(drv.cached == HAS(drv.features, VIRTIO_BLK_F_FLUSH) ||
 		  (drv.chosen && !drv.cached &&
 		      HAS(drv.features, VIRTIO_BLK_F_CONFIG_WCE)),
