@@ -1044,6 +1044,17 @@ static const struct {
     {XC_BIND_INTERDOMAIN, VCPUS},
 };
 
+/* Of the fake: a successor that is killed while it takes from the dead. */
+START_TEST(ports_of_the_dead_are_free_whoever_is_killed)
+{
+	setup_host();
+	end(fork_server());
+	fake_xen_fail(XC_RELEASE, _i + 1, FAKE_XEN_KILLED);
+	end(fork_server());
+	expect_continued(0);
+}
+END_TEST
+
 START_TEST(killed_while_it_opens_it_is_no_hindrance)
 {
 	unsigned id = ends[_i].call == XC_MAP_RESOURCE;
@@ -1208,6 +1219,8 @@ main(void)
 	    tc, a_predecessor_that_takes_its_time_to_die_is_waited_for);
 	tcase_add_loop_test(
 	    tc, killed_while_it_opens_it_is_no_hindrance, 0, COUNT(ends));
+	tcase_add_loop_test(
+	    tc, ports_of_the_dead_are_free_whoever_is_killed, 0, VCPUS);
 	tcase_add_test(
 	    tc, killed_while_it_continues_again_and_again_it_is_no_hindrance);
 	tcase_add_test(tc, as_many_vcpus_as_leave_room_can_be_continued);

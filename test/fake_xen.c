@@ -308,6 +308,20 @@ unlock(void)
 static void arm(enum fake_xen_call call);
 
 /*
+ * Count the call, and return the error that it must fail with.
+ */
+static int
+count(enum fake_xen_call call)
+{
+	xen->calls[call]++;
+	if (xen->fail_nth[call] == 0 || --xen->fail_nth[call] != 0)
+		return 0;
+	if (xen->fail_errno[call] == FAKE_XEN_KILLED)
+		kill(getpid(), SIGKILL);
+	return xen->fail_errno[call];
+}
+
+/*
  * Begin a call: takes the lock, and returns the error the call must fail with.
  */
 static int
@@ -315,12 +329,7 @@ enter(enum fake_xen_call call)
 {
 	lock();
 	arm(call);
-	xen->calls[call]++;
-	if (xen->fail_nth[call] == 0 || --xen->fail_nth[call] != 0)
-		return 0;
-	if (xen->fail_errno[call] == FAKE_XEN_KILLED)
-		kill(getpid(), SIGKILL);
-	return xen->fail_errno[call];
+	return count(call);
 }
 
 static int
@@ -429,7 +438,10 @@ is_dead(const struct handle *h)
 	return dead;
 }
 
-/* Remove dead processes and unbind their ports. */
+/*
+ * Remove dead processes and unbind their ports.  Who does it may be killed
+ * meanwhile: the next one begins anew.
+ */
 static void
 bury(void)
 {
@@ -440,10 +452,13 @@ bury(void)
 		h = &xen->handles[i];
 		if (!h->open || !is_dead(h))
 			continue;
-		h->open = false;
-		for (p = 0; p < PORTS; p++)
-			if (xen->ports[p].handle == i)
-				xen->ports[p].bound = false;
+		for (p = 0; p < PORTS; p++) {
+			if (!xen->ports[p].bound || xen->ports[p].handle != i)
+				continue;
+			count(XC_RELEASE);
+			xen->ports[p].bound = false;
+		}
+		__atomic_store_n(&h->open, false, __ATOMIC_RELEASE);
 	}
 }
 
@@ -509,7 +524,7 @@ xenevtchn_open(struct xentoollog_logger *logger, unsigned flags)
 	h->address_len = sizeof(h->address);
 	getsockname(xce->fd, (struct sockaddr *)&h->address, &h->address_len);
 	/* Last: who is killed before is not found dead later. */
-	h->open = true;
+	__atomic_store_n(&h->open, true, __ATOMIC_RELEASE);
 	unlock();
 	return xce;
 }
@@ -541,8 +556,9 @@ bind_port(const xenevtchn_handle *xce, unsigned remote)
 	i = port - xen->ports;
 	if (xen->ports_used <= i)
 		xen->ports_used = i + 1;
-	*port = (struct port){
-	    .bound = true, .handle = xce->index, .remote = remote};
+	*port = (struct port){.handle = xce->index, .remote = remote};
+	/* Last: it is unbound when its owner is found dead. */
+	__atomic_store_n(&port->bound, true, __ATOMIC_RELEASE);
 	deliver(port);
 	return LOCAL_PORT + (port - xen->ports);
 }
@@ -729,7 +745,8 @@ xendevicemodel_map_io_range_to_ioreq_server(xendevicemodel_handle *dmod,
 		error = ENOSPC;
 	if (error == 0) {
 		s->start[s->ranges] = start;
-		s->end[s->ranges++] = end;
+		s->end[s->ranges] = end;
+		__atomic_store_n(&s->ranges, s->ranges + 1, __ATOMIC_RELEASE);
 	}
 	return leave(error);
 }

@@ -72,6 +72,7 @@ enum fake_xen_call {
 	XC_NOTIFY,
 	XC_PENDING,
 	XC_UNMASK,
+	XC_RELEASE, /* of a dead process's port, by whoever finds it dead */
 	XC_CALLS
 };
 
