@@ -133,6 +133,38 @@ only_what_is_missing_is_named() {
 	[ "$(cat "$work/said")" = 'missing packages: apt-get install check' ]
 }
 
+# Another program updates apt's lists, and has done so at the second look; or else
+# $1 is what is wrong.
+lists_are_locked() {
+	mkdir -p "$work/apt"
+	printf '#!/bin/sh\necho 0\n' > "$work/apt/id"
+	cat > "$work/apt/apt-get" <<-END
+		#!/bin/sh
+		echo "\$*" >> "$work/apt/called"
+		case \$* in
+		*update) [ "\$(wc -l < "$work/apt/called")" != 1 ] || { echo "E: $1"; exit 100; } ;;
+		esac
+	END
+	chmod +x "$work/apt/id" "$work/apt/apt-get"
+	rm -f "$work/apt/called"
+	status=0
+	PATH=$work/apt:$PATH test/install.sh check > "$work/said" 2>&1 || status=$?
+	cat "$work/said" "$work/apt/called"
+	return "$status"
+}
+
+locked='Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt-get)'
+
+who_updates_lists_is_waited_for() {
+	lists_are_locked "$locked" && [ "$(wc -l < "$work/apt/called")" = 3 ]
+}
+
+what_else_is_wrong_with_lists_is_said() {
+	! lists_are_locked 'No space left on device' &&
+	    [ "$(wc -l < "$work/apt/called")" = 1 ] &&
+	    grep -q 'cannot install check: No space' "$work/said"
+}
+
 check "CPPFLAGS are added" flags_are_added
 check "CPPFLAGS are added for tests" flags_are_added_to_tests
 check "warnings stop only developers" a_warning_stops_only_developers
@@ -147,6 +179,8 @@ check "places in texts" what_is_installed_names_its_places
 check "INSTALL" another_program_installs
 check "dist outside of git" a_release_is_made_only_of_a_commit
 check "missing packages" only_what_is_missing_is_named
+check "apt's lists are being updated" who_updates_lists_is_waited_for
+check "apt cannot update its lists" what_else_is_wrong_with_lists_is_said
 cd "$top" || exit 1
 echo "build: $passed passed, $failed failed"
 [ "$failed" = 0 ]
