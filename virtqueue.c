@@ -73,9 +73,6 @@ fault(struct virtqueue *vq, const char *why)
 	return -1;
 }
 
-static int parse_chain(
-    struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain);
-
 /* guest_map() has failed: a fault only if the guest has no such memory. */
 static int
 map_error(struct virtqueue *vq, const char *why)
@@ -118,47 +115,6 @@ static void
 clear_inflight(struct virtqueue_state *s, uint16_t head)
 {
 	s->inflight[head / 64] &= ~(UINT64_C(1) << (head % 64));
-}
-
-/*
- * Report what was written to the used ring, and to the buffers of chains that
- * are not published yet, which are parsed again: that costs less than to keep
- * them.  0, or VIRTQUEUE_AGAIN: nothing was reported.
- */
-static int
-report(struct virtqueue *vq)
-{
-	struct virtqueue_state *s = vq->s;
-	struct virtqueue_chain chain = {.report = true};
-
-	for (uint16_t i = s->published; i != s->used_idx; i++)
-		if (parse_chain(vq, s->pushed[i % s->num], &chain) ==
-		    VIRTQUEUE_AGAIN)
-			return VIRTQUEUE_AGAIN;
-	guest_wrote(vq->guest, s->device, 6 + 8 * s->num);
-	guest_report(vq->guest);
-	return 0;
-}
-
-void
-virtqueue_disable(struct virtqueue *vq)
-{
-	if (GUEST_CAN_MIGRATE && vq->s->ready)
-		report(vq);
-	vq->s->ready = 0;
-	compiler_barrier();
-	if (HAS(vq, VIRTIO_F_ACCESS_PLATFORM))
-		guest_unmap_all(vq->guest);
-}
-
-void
-virtqueue_reset(struct virtqueue *vq)
-{
-	struct virtqueue_state *s = vq->s;
-
-	/* First: while it is not ready the rest of the state is ignored. */
-	virtqueue_disable(vq);
-	*s = (struct virtqueue_state){.num = VIRTQUEUE_NUM_MAX};
 }
 
 void
@@ -364,6 +320,47 @@ parse_chain(struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 			return 0;
 		i = d.next;
 	}
+}
+
+/*
+ * Report what was written to the used ring, and to the buffers of chains that
+ * are not published yet, which are parsed again: that costs less than to keep
+ * them.  0, or VIRTQUEUE_AGAIN: nothing was reported.
+ */
+static int
+report(struct virtqueue *vq)
+{
+	struct virtqueue_state *s = vq->s;
+	struct virtqueue_chain chain = {.report = true};
+
+	for (uint16_t i = s->published; i != s->used_idx; i++)
+		if (parse_chain(vq, s->pushed[i % s->num], &chain) ==
+		    VIRTQUEUE_AGAIN)
+			return VIRTQUEUE_AGAIN;
+	guest_wrote(vq->guest, s->device, 6 + 8 * s->num);
+	guest_report(vq->guest);
+	return 0;
+}
+
+void
+virtqueue_disable(struct virtqueue *vq)
+{
+	if (GUEST_CAN_MIGRATE && vq->s->ready)
+		report(vq);
+	vq->s->ready = 0;
+	compiler_barrier();
+	if (HAS(vq, VIRTIO_F_ACCESS_PLATFORM))
+		guest_unmap_all(vq->guest);
+}
+
+void
+virtqueue_reset(struct virtqueue *vq)
+{
+	struct virtqueue_state *s = vq->s;
+
+	/* First: while it is not ready the rest of the state is ignored. */
+	virtqueue_disable(vq);
+	*s = (struct virtqueue_state){.num = VIRTQUEUE_NUM_MAX};
 }
 
 /* virtqueue_pop() for what was in flight when our predecessor was killed. */
