@@ -220,8 +220,8 @@ add_buffer(
     struct virtqueue *vq, struct virtqueue_chain *chain, struct vring_desc *d)
 {
 	bool writable = d->flags & VRING_DESC_F_WRITE;
-	unsigned n = chain->readable + chain->writable;
-	struct iovec *last;
+	uint16_t *count = writable ? &chain->writable : &chain->readable;
+	struct iovec *next;
 	char *base;
 
 	if (!writable && chain->writable > 0) /* 2.7.4.2 */
@@ -236,7 +236,7 @@ add_buffer(
 			return 0;
 		d->addr += d->len - 1;
 		d->len = 1;
-		chain->writable = n = 0;
+		chain->writable = 0;
 	}
 	base = HAS(vq, VIRTIO_F_ACCESS_PLATFORM)
 		   ? grant_address(d->addr, d->len)
@@ -245,20 +245,16 @@ add_buffer(
 		return map_error(vq, "buffer not in guest memory");
 	if (d->len == 0)
 		return 0;
-	if ((writable ? chain->writable : chain->readable) > 0) {
-		last = &chain->iov[n - 1];
-		if ((char *)last->iov_base + last->iov_len == base) {
-			last->iov_len += d->len;
-			return 0;
-		}
+	next = &chain->iov[chain->readable + chain->writable];
+	if (*count > 0 &&
+	    (char *)next[-1].iov_base + next[-1].iov_len == base) {
+		next[-1].iov_len += d->len;
+		return 0;
 	}
-	if (n == VIRTQUEUE_NUM_MAX)
+	if (next == chain->iov + VIRTQUEUE_NUM_MAX)
 		return fault(vq, "chain longer than the queue");
-	chain->iov[n] = (struct iovec){.iov_base = base, .iov_len = d->len};
-	if (writable)
-		chain->writable++;
-	else
-		chain->readable++;
+	*next = (struct iovec){.iov_base = base, .iov_len = d->len};
+	++*count;
 	return 0;
 }
 
