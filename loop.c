@@ -12,18 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <xentoollog.h>
-
 #include "device.h"
 #include "guest.h"
 #include "ioreq.h"
 #include "log.h"
 #include "loop.h"
 
-/*
- * An idle loop checks this often whether the domain still exists: Xen does not
- * notify anybody when it is destroyed.
- */
+/* An idle loop asks ioreq_domain_exists() so often, which says why. */
 #define IDLE_TIMEOUT_MS 1000
 
 /*
