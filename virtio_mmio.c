@@ -25,9 +25,6 @@
 #include "virtio_mmio.h"
 #include "virtqueue.h"
 
-#define MAGIC	     UINT32_C(0x74726976) /* "virt" */
-#define VENDOR	     UINT32_C(0x4b534456) /* "VDSK" */
-
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 
 /* Status bits that the driver may set; DEVICE_NEEDS_RESET is ours. */
@@ -319,13 +316,13 @@ read_register(const struct virtio_mmio *dev, uint32_t offset)
 
 	switch (offset) {
 	case VIRTIO_MMIO_MAGIC_VALUE:
-		return MAGIC;
+		return UINT32_C(0x74726976); /* "virt" */
 	case VIRTIO_MMIO_VERSION:
 		return dev->legacy ? 1 : 2;
 	case VIRTIO_MMIO_DEVICE_ID:
 		return VIRTIO_ID_BLOCK;
 	case VIRTIO_MMIO_VENDOR_ID:
-		return VENDOR;
+		return UINT32_C(0x4b534456); /* "VDSK" */
 	case VIRTIO_MMIO_DEVICE_FEATURES:
 		return s->device_features_sel > 1
 			   ? 0
