@@ -281,7 +281,7 @@ limit(struct guest *guest)
 }
 
 /* Map the missing page 'page', as far as 'end', and what may be next. */
-static bool
+static __attribute__((noinline)) bool
 fault_in(struct guest *guest, uint64_t page, uint64_t end)
 {
 	struct chunk *c = &guest->chunk[page / CHUNK];
@@ -353,40 +353,23 @@ fault_in(struct guest *guest, uint64_t page, uint64_t end)
 	return is_present(guest, page);
 }
 
-/* guest_map() for what is not all mapped from page 'page' on. */
-static __attribute__((noinline)) void *
-fault_in_range(struct guest *guest, uint64_t page, uint64_t gpa, uint64_t end)
+void *
+guest_map(struct guest *guest, uint64_t gpa, size_t len)
 {
-	for (; page << PAGE_BITS < end; page++) {
+	uint64_t page, end;
+
+	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size) {
+		errno = EFAULT;
+		return guest->grants ? grant_map(guest->grants, gpa, len)
+				     : NULL;
+	}
+	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++) {
 		if (is_present(guest, page))
 			guest->chunk[page / CHUNK].used = true;
 		else if (!fault_in(guest, page, howmany(end, PAGE_BYTES))) {
 			errno = guest->map_error;
 			return NULL;
 		}
-	}
-	return guest->window + gpa;
-}
-
-/* guest_map() for what is not in the window: with grants, a ring. */
-static __attribute__((noinline)) void *
-map_granted(struct guest *guest, uint64_t addr, size_t len)
-{
-	errno = EFAULT;
-	return guest->grants ? grant_map(guest->grants, addr, len) : NULL;
-}
-
-void *
-guest_map(struct guest *guest, uint64_t gpa, size_t len)
-{
-	uint64_t page, end;
-
-	if (__builtin_add_overflow(gpa, len, &end) || end > guest->size)
-		return map_granted(guest, gpa, len);
-	for (page = gpa >> PAGE_BITS; page << PAGE_BITS < end; page++) {
-		if (!is_present(guest, page))
-			return fault_in_range(guest, page, gpa, end);
-		guest->chunk[page / CHUNK].used = true;
 	}
 	return guest->window + gpa;
 }
