@@ -151,8 +151,7 @@ process_avail(struct device *dev)
 	while ((got = submit_one(dev)) > 0)
 		if (++n == VIRTQUEUE_NUM_MAX || ioreq_pending(dev->mmio.io))
 			break;
-	if (got == VIRTQUEUE_AGAIN)
-		dev->starved = true;
+	dev->starved |= got == VIRTQUEUE_AGAIN;
 	return n;
 }
 
@@ -175,10 +174,9 @@ process_completions(struct device *dev)
 		n++;
 	}
 	dev->unsignalled += n;
-	if (engine_pending(dev->blk->engine) &&
-	    dev->unsignalled < MIN(SIGNAL_BATCH, blk_inflight(dev->blk)))
-		return n;
-	if (!virtio_mmio_queue_active(&dev->mmio))
+	if (!virtio_mmio_queue_active(&dev->mmio) ||
+	    (engine_pending(dev->blk->engine) &&
+		dev->unsignalled < MIN(SIGNAL_BATCH, blk_inflight(dev->blk))))
 		return n;
 	wanted = virtqueue_publish(&dev->vq);
 	if (dev->unsignalled > 0)
@@ -188,15 +186,14 @@ process_completions(struct device *dev)
 		dev->starved = true;
 		if (!reclaim(dev) && device_idle(dev))
 			guest_unmap_all(dev->vq.guest);
-		return n;
-	}
-	if (wanted < 0)
+	} else if (wanted < 0) {
 		virtio_mmio_fault(&dev->mmio, dev->vq.fault);
-	else if (wanted > 0 &&
-		 !virtio_mmio_interrupt(&dev->mmio, VIRTIO_MMIO_INT_VRING))
+	} else if (wanted > 0 &&
+		   !virtio_mmio_interrupt(&dev->mmio, VIRTIO_MMIO_INT_VRING)) {
 		dev->starved = true; /* and decided again */
-	else
+	} else {
 		virtqueue_signalled(&dev->vq);
+	}
 	return n;
 }
 
