@@ -27,7 +27,8 @@ void *grant_address(uint64_t addr, uint64_t len);
 
 /*
  * Map grants, of a ring, for reading and writing, until grant_unmap_all().
- * NULL: errno is ENOMEM if the host cannot now, else they are not usable.
+ * NULL: errno is ENOMEM if the host cannot now, else they are not usable.  Of
+ * what is granted for reading only, too, the host is said to be unable.
  *
  * A guest cannot take a grant back that is mapped, and Linux then gives up the
  * device: so they must be unmapped before it is told that it may.
