@@ -93,9 +93,11 @@ probe_file(struct disk *disk, uint32_t block, bool direct)
 	disk->logical_block = SECTOR;
 	disk->physical_block = disk->io_min = MIN(block, 4096);
 	disk->io_opt = block > 4096 ? block : 0;
-	/* Whether it can punch holes is probed beyond the end of file. */
+	/* Probed beyond the end of file; a shortage is not for ever. */
 	if (fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		disk->size, block) == 0)
+		disk->size, block) == 0 ||
+	    errno == ENOSPC || errno == EDQUOT || errno == ENOMEM ||
+	    errno == EINTR)
 		disk->discard_granularity = disk->physical_block;
 	disk->on_tmpfs =
 	    !direct && fstatfs(disk->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;

@@ -327,16 +327,6 @@ engine_start(struct engine *engine, struct engine_op *op)
 	STAILQ_INSERT_TAIL(&engine->queued, op, link);
 }
 
-/* The file system needs bounce buffers.  False: this had one, or none left. */
-static bool
-bounce(struct engine *engine, const struct engine_op *op)
-{
-	if (engine->buffers == NULL && !engine->disk->on_tmpfs)
-		engine->buffers = aligned_alloc(PAGE, BOUNCE_POOL_SIZE);
-	engine->bounce = engine->buffers != NULL;
-	return engine->bounce && op->bounce.iov_base == NULL;
-}
-
 /* The host has no memory even for synchronous I/O: whether to wait. */
 static bool
 wait_for_memory(struct engine *engine)
@@ -352,6 +342,17 @@ wait_for_memory(struct engine *engine)
 	engine->starvation_logged = now.tv_sec;
 	engine->starved = now.tv_sec - engine->starved_since < STARVATION_MAX;
 	return engine->starved;
+}
+
+/* The file system needs bounce buffers.  False: this had one, or none left. */
+static bool
+bounce(struct engine *engine, const struct engine_op *op)
+{
+	if (engine->buffers == NULL && !engine->disk->on_tmpfs &&
+	    (engine->buffers = aligned_alloc(PAGE, BOUNCE_POOL_SIZE)) == NULL)
+		return wait_for_memory(engine);
+	engine->bounce = engine->buffers != NULL;
+	return engine->bounce && op->bounce.iov_base == NULL;
 }
 
 /*

@@ -52,7 +52,7 @@ check_legacy_LDFLAGS := $(check_hostile_LDFLAGS)
 check_virtio_mmio_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=fdatasync
 check_blk_LDFLAGS := $(check_hostile_LDFLAGS),--wrap=open,--wrap=__open_2 \
     -Wl,--wrap=pread,--wrap=pwrite,--wrap=clock_gettime \
-    -Wl,--wrap=io_uring_register_buffers
+    -Wl,--wrap=io_uring_register_buffers,--wrap=aligned_alloc,--wrap=fallocate
 
 CHECKS := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/check_*.c))
 CHECK_LIBS := xentoollog liburing check

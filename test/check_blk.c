@@ -106,6 +106,31 @@ __wrap_io_uring_register_buffers(
 	return e;
 }
 
+static bool no_buffers; /* the host has no memory for as much as those */
+
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+
+void *
+__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+	return no_buffers ? NULL : __real_aligned_alloc(alignment, size);
+}
+
+static int cannot_punch; /* the errno of that, or 0: it can */
+
+int __real_fallocate(int file, int mode, off_t offset, off_t len);
+int __wrap_fallocate(int file, int mode, off_t offset, off_t len);
+
+int
+__wrap_fallocate(int file, int mode, off_t offset, off_t len)
+{
+	if (cannot_punch == 0 || !(mode & FALLOC_FL_PUNCH_HOLE))
+		return __real_fallocate(file, mode, offset, len);
+	errno = cannot_punch;
+	return -1;
+}
+
 /* What a request is to write, and has read. */
 static uint8_t out[MAX_LEN + SECTOR], in[MAX_LEN + SECTOR];
 static uint32_t written;
@@ -1378,6 +1403,34 @@ START_TEST(a_disk_that_cannot_discard_does_not_offer_it)
 }
 END_TEST
 
+/* The errno of a host that is asked to punch a hole, and if that may pass. */
+static const struct {
+	int error;
+	bool passes;
+} probes[] = {
+    {EOPNOTSUPP, false},
+    {ENOSYS, false},
+    {EINVAL, false},
+    {EPERM, false},
+    {EINTR, true},
+    {ENOMEM, true},
+    {ENOSPC, true},
+    {EDQUOT, true},
+};
+
+START_TEST(a_disk_that_cannot_discard_just_now_offers_it)
+{
+	cannot_punch = probes[_i].error;
+	open_disk(MAX_LEN, false);
+	cannot_punch = 0;
+	ck_assert_int_eq(
+	    (blk_features(blk) & FEATURE(VIRTIO_BLK_F_DISCARD)) != 0,
+	    probes[_i].passes);
+	ck_assert_uint_eq(clear_one(DISCARD, 0, 8, 0),
+	    probes[_i].passes ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_UNSUPP);
+}
+END_TEST
+
 START_TEST(with_no_discard_a_disk_keeps_its_space)
 {
 	const struct range range = {8, 8, UNMAP};
@@ -1879,6 +1932,26 @@ START_TEST(a_file_system_that_cannot_use_the_guests_memory_gets_other)
 	expect_write(40, 17 * SECTOR);
 	expect_read(3, 9 * SECTOR);
 	ck_assert_uint_eq(lg.lines, 0);
+}
+END_TEST
+
+/* Nor has the host any, at first. */
+START_TEST(memory_for_such_a_file_system_is_waited_for)
+{
+	struct job *job;
+
+	fake_uring.no_foreign = true;
+	no_buffers = true;
+	job = submit(VIRTIO_BLK_T_OUT, 8, 8 * SECTOR, 0);
+	wait_in_vain();
+	ck_assert(engine_starved(blk->engine));
+	ck_assert_uint_eq(lg.lines, 1);
+	ck_assert_ptr_nonnull(strstr(lg.last, "no memory"));
+	no_buffers = false;
+	engine_kick(blk->engine);
+	ck_assert_ptr_eq(reap(), job->req);
+	ck_assert_uint_eq(dispose(job), VIRTIO_BLK_S_OK);
+	expect_on_disk(8 * SECTOR, out, 8 * SECTOR);
 }
 END_TEST
 
@@ -2706,6 +2779,8 @@ main(void)
 	tcase_add_loop_test(
 	    tc, ranges_may_be_far_into_a_large_disk, 0, COUNT(ways));
 	tcase_add_test(tc, a_disk_that_cannot_discard_does_not_offer_it);
+	tcase_add_loop_test(tc, a_disk_that_cannot_discard_just_now_offers_it,
+	    0, COUNT(probes));
 	tcase_add_test(tc, with_no_discard_a_disk_keeps_its_space);
 	tcase_add_test(tc, a_read_only_disk_cannot_be_cleared);
 
@@ -2717,6 +2792,7 @@ main(void)
 	    tc, of_writes_that_are_to_be_stable_none_is_if_one_is_not);
 
 	add_requests(s, setup_memory);
+	tcase_add_test(tc, memory_for_such_a_file_system_is_waited_for);
 	tc = cases_add(s, "memory", setup_memory, NULL);
 	tcase_add_test(tc, on_tmpfs_io_is_synchronous);
 	tcase_add_test(tc, on_tmpfs_a_kick_has_a_budget);
