@@ -94,10 +94,14 @@ struct port {
 	unsigned remote;
 };
 
+struct address {
+	struct sockaddr_un name;
+	socklen_t len;
+};
+
 struct handle {
 	bool open;
-	struct sockaddr_un address;
-	socklen_t address_len;
+	struct address address;
 	uint32_t head, tail;
 	uint16_t queue[PORTS];
 };
@@ -279,27 +283,30 @@ lock(void)
  * One byte to the socket of a handle, ignored if that process is dead.
  */
 static void
-wake(const struct handle *h)
+wake(const struct address *to)
 {
 	static int fd = -1;
 
 	if (fd == -1)
 		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	sendto(fd, "", 1, MSG_DONTWAIT, (const struct sockaddr *)&h->address,
-	    h->address_len);
+	sendto(fd, "", 1, MSG_DONTWAIT, (const struct sockaddr *)&to->name,
+	    to->len);
 }
 
 static void
 unlock(void)
 {
-	uint32_t handles = wake_handles;
+	struct address to[HANDLES];
 	bool guest = wake_guest;
+	unsigned n = 0;
 
-	wake_handles = 0;
+	/* Once it is unlocked a successor of the dead may have the handle. */
+	for (; wake_handles != 0; wake_handles &= wake_handles - 1)
+		to[n++] = xen->handles[__builtin_ctz(wake_handles)].address;
 	wake_guest = false;
 	pthread_mutex_unlock(&xen->lock);
-	for (; handles != 0; handles &= handles - 1)
-		wake(&xen->handles[__builtin_ctz(handles)]);
+	while (n > 0)
+		wake(&to[--n]);
 	if (guest)
 		syscall(SYS_futex, &xen->events, FUTEX_WAKE, INT_MAX, NULL,
 		    NULL, 0);
@@ -432,8 +439,8 @@ is_dead(const struct handle *h)
 
 	if (fd == -1)
 		die("cannot make a socket");
-	dead = connect(fd, (const struct sockaddr *)&h->address,
-		   h->address_len) == -1;
+	dead = connect(fd, (const struct sockaddr *)&h->address.name,
+		   h->address.len) == -1;
 	close(fd);
 	return dead;
 }
@@ -521,8 +528,9 @@ xenevtchn_open(struct xentoollog_logger *logger, unsigned flags)
 			die("too many event channel handles");
 	h = &xen->handles[xce->index];
 	memset(h, 0, sizeof(*h));
-	h->address_len = sizeof(h->address);
-	getsockname(xce->fd, (struct sockaddr *)&h->address, &h->address_len);
+	h->address.len = sizeof(h->address.name);
+	getsockname(
+	    xce->fd, (struct sockaddr *)&h->address.name, &h->address.len);
 	/* Last: who is killed before is not found dead later. */
 	__atomic_store_n(&h->open, true, __ATOMIC_RELEASE);
 	unlock();
