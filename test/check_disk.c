@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -354,27 +355,37 @@ START_TEST(when_it_has_ended_the_disk_is_free)
 }
 END_TEST
 
+static const char *const groups[] = {
+    "/sys/fs/cgroup/blkio/vdisk-check", "/sys/fs/cgroup/vdisk-check"};
+
 /*
- * Let the child write no more than 8 KiB to the device in a second.  False: the
- * kernel cannot do that.
+ * Let this group write as many bytes in a second, or any number.
  */
 static bool
-slow_down(void)
+limit_group(const char *group, const char *bytes)
 {
-	static const char *const groups[] = {
-	    "/sys/fs/cgroup/blkio/vdisk-check", "/sys/fs/cgroup/vdisk-check"};
+	bool second = group == groups[1];
+	const char *any = second ? "max" : "0";
 	char limit[64];
 	struct stat st;
 
 	ck_assert_int_eq(stat(disk, &st), 0);
+	snprintf(limit, sizeof(limit), second ? "%u:%u wbps=%s" : "%u:%u %s",
+	    major(st.st_rdev), minor(st.st_rdev), bytes != NULL ? bytes : any);
+	return put(group, second ? "io.max" : "blkio.throttle.write_bps_device",
+	    limit);
+}
+
+/*
+ * Whatever the next one writes does not end before limit_group() lets it.
+ */
+static bool
+slow_down(void)
+{
 	for (unsigned i = 0; i < 2; i++) {
 		mkdir(groups[i], 0755);
-		snprintf(limit, sizeof(limit),
-		    i ? "%u:%u wbps=8192" : "%u:%u 8192", major(st.st_rdev),
-		    minor(st.st_rdev));
 		slow = groups[i];
-		if (put(slow, i ? "io.max" : "blkio.throttle.write_bps_device",
-			limit))
+		if (limit_group(slow, "1"))
 			return true;
 		rmdir(slow);
 	}
@@ -389,7 +400,8 @@ slow_down(void)
  */
 START_TEST(what_a_dead_one_writes_comes_before_all_its_successor_does)
 {
-	struct timespec moment = {.tv_nsec = 100000000}, all = {.tv_sec = 3};
+	struct timespec moment = {.tv_nsec = 100000000}, all = {.tv_sec = 1};
+	struct pollfd ready = {.events = POLLIN};
 	const char *group;
 	uint64_t a, b;
 	int head;
@@ -408,11 +420,17 @@ START_TEST(what_a_dead_one_writes_comes_before_all_its_successor_does)
 	child_kill();
 	group = slow;
 	slow = NULL;
-	serve("--direct");
+	start("--direct");
+	ready.fd = child_out;
+	/* It waits; if it did not, the dead one's would come last. */
+	if (poll(&ready, 1, 500) == 0)
+		limit_group(group, NULL);
+	await_ready();
 	driver_until(&drv, head);
 	ck_assert_uint_eq(
 	    driver_io(&drv, VIRTIO_BLK_T_OUT, 0, b, 12288), VIRTIO_BLK_S_OK);
 	ck_assert_uint_eq(flush(), VIRTIO_BLK_S_OK);
+	limit_group(group, NULL);
 	nanosleep(&all, NULL);
 	rmdir(group);
 	ck_assert(driver_in_file(file, 0, b, 12288));
@@ -562,12 +580,16 @@ START_TEST(what_a_dead_one_was_told_in_vain_its_successor_is_told)
 	group = slow;
 	slow = NULL;
 	start("--");
-	while (!has_open(child, disk))
+	while (!has_open(child, disk)) {
+		ck_assert_int_eq(waitpid(child, NULL, WNOHANG), 0);
 		nanosleep(&moment, NULL);
+	}
 	ck_assert_uint_eq(driver_status(&drv, head), 0xff);
 	kill(first, SIGKILL);
 	if (_i == 0)
 		ck_assert_int_eq(fdatasync(fd), -1);
+	else
+		limit_group(group, NULL);
 	waitpid(first, NULL, 0);
 	if (_i)
 		rmdir(group);
