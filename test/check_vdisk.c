@@ -1224,7 +1224,7 @@ START_TEST(when_the_guest_is_destroyed_it_exits_and_maps_nothing_more)
 	fake_xen_set_life(_i == 0 ? FAKE_XEN_DYING : FAKE_XEN_DEAD);
 	ck_assert_int_eq(finish(), 0);
 	/* 2 seconds are allowed, and some for a machine that is busy. */
-	ck_assert_int_lt(milliseconds() - from, 5000);
+	ck_assert_int_lt(milliseconds() - from, 20000);
 	ck_assert_uint_eq(fake_xen_calls(XC_MAP2), maps);
 	ck_assert_uint_eq(fake_xen_calls(XC_DESTROY_IOREQ_SERVER), 0);
 }
@@ -1275,7 +1275,7 @@ fill_up(int fd)
 
 	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 	/* A terminal moves on for a moment. */
-	for (unsigned i = 0; i < 10; i++, usleep(2000))
+	for (unsigned i = 0; i < 100; i++, usleep(2000))
 		for (size_t n = sizeof(page); n > 0; n /= 2)
 			while (write(fd, page, n) > 0)
 				i = 0;

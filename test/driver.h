@@ -16,7 +16,7 @@
 #include <linux/virtio_ring.h>
 
 #define DRIVER_NUM_MAX	  1024
-#define DRIVER_TIMEOUT_MS 30000
+#define DRIVER_TIMEOUT_MS 300000
 
 #define DRIVER_LENT_MAX	  4096
 #define DRIVER_RINGS	  (-1)

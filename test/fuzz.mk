@@ -13,7 +13,7 @@ SECONDS ?= 60
 # The device tells the fuzzer where it goes, and fuzz.c what it touches.
 FUZZ_DEVICE := device virtio_mmio virtqueue blk engine disk log
 FUZZ_REST   := fuzz fuzz_mutate fake_ioreq fake_log
-FUZZ_FLAGS  := -max_len=512 -timeout=10 -detect_leaks=0 -print_final_stats=1 \
+FUZZ_FLAGS  := -max_len=512 -timeout=300 -detect_leaks=0 -print_final_stats=1 \
                -artifact_prefix=$(FUZZ)/
 
 $(FUZZ)/%.o: SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all

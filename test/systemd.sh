@@ -38,11 +38,11 @@ if [ "${1:-}" != inside ]; then
 	    unshare --kill-child -mpfCiu "$0" inside "$work" "$1" &
 	container=$!
 	seconds=0
-	until [ -s "$ROOT/run/status" ] || [ $seconds = 90 ]; do
+	until [ -s "$ROOT/run/status" ] || [ $seconds = 600 ] || ! kill -0 "$container" 2> /dev/null; do
 		sleep 1
 		seconds=$((seconds + 1))
 	done
-	kill -KILL "$container"
+	kill -KILL "$container" 2> /dev/null || true
 	wait || true
 	container=
 	cat "$ROOT/run/output"
