@@ -41,3 +41,8 @@ apt_own() {
 	END
 	export APT_CONFIG="$apt/apt.conf"
 }
+
+# again COMMAND...: try it three times before it is given up
+again() {
+	"$@" || { sleep 2; "$@"; } || { sleep 4; "$@"; }
+}

@@ -17,8 +17,8 @@ unpack() {
 	[ -n "$mirror" ] || { echo 'apt here uses no Debian mirror' >&2; exit 1; }
 	rm -rf "$WORK"
 	apt_own "$WORK/apt" "$mirror" trixie amd64 arm64
-	apt-get -q update
-	apt-get -qy --download-only --no-install-recommends install \
+	again apt-get -q update
+	again apt-get -qy --download-only --no-install-recommends install \
 	    make pkgconf dash coreutils grep gcc-aarch64-linux-gnu clang \
 	    libxen-dev:arm64 liburing-dev:arm64 libseccomp-dev:arm64
 	unset APT_CONFIG

@@ -3,11 +3,6 @@
 # An apt that changes nothing on this computer.  Sourced by what fetches packages.
 . "$here/../apt.sh"
 
-# again COMMAND...: try it three times before it is given up
-again() {
-	"$@" || { sleep 2; "$@"; } || { sleep 4; "$@"; }
-}
-
 # settle DIRECTORY RELEASE: an apt of its own, for this release
 settle() {
 	apt_own "$1" "$mirror" "$2" "$arch"

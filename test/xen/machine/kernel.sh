@@ -18,7 +18,7 @@ rm -rf "$work"
 mkdir -p "$work/linux"
 cd "$work"
 apt_own "$work/apt" "$(apt_mirror)" "${kernel:-$(cat "$dir/release")}" "$arch"
-if ! { apt-get update --error-on=any && apt-get download "$package"; } > apt.log 2>&1; then
+if ! { again apt-get update --error-on=any && again apt-get download "$package"; } > apt.log 2>&1; then
 	cat apt.log
 	echo "Debian's $package cannot be had: $(apt_error apt.log)" >&3
 	exit 3
