@@ -225,6 +225,10 @@ do_in() {
 	} < "/run/$1.answer"
 	return "$status"
 }
+# busy DISK: the command, for a guest's shell, to wait until that has something to do
+busy() {
+	echo "until read -r _ _ _ _ _ _ _ _ n _ < /sys/block/$1/stat && [ \$n != 0 ]; do sleep 0.1; done"
+}
 # answered LOG FROM NUMBER FILE: whether that command has ended, by what commands have
 # printed there since that byte: then its status and its output are in the file.  What
 # the kernel says has the same console, and may come in the middle of a line.

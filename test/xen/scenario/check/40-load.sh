@@ -52,7 +52,7 @@ title 'The driver is unbound and bound again, under load'
 
 for round in first second third fourth fifth; do
 	check "the $round time" do_in load "verify -p -t 4 /dev/vda > /tmp/verify 2>&1 &
-		sleep 1; echo virtio0 > $driver/unbind; wait; cat /tmp/verify;
+		$(busy vda); echo virtio0 > $driver/unbind; wait; cat /tmp/verify;
 		grep -q errors /tmp/verify && echo virtio0 > $driver/bind"
 done
 check 'the disk works as before' do_in load 'verify -t 4 -s 3 /dev/vda'

@@ -66,7 +66,7 @@ virtio=$(do_in grants "basename \$(readlink /sys/block/$disk/device)")
 for round in first second third; do
 	check "unbound under load and bound again, the $round time" \
 	    do_in grants "verify -p -t 2 /dev/$disk > /tmp/verify 2>&1 &
-		sleep 0.5; echo $virtio > $driver/unbind; wait;
+		$(busy $disk); echo $virtio > $driver/unbind; wait;
 		grep -q errors /tmp/verify && echo $virtio > $driver/bind"
 done
 check 'it has the disk' granted grants
@@ -78,8 +78,7 @@ check 'the guest complained of nothing but requests after unbinding' \
 
 title 'The guest is destroyed while vdisk is stopped'
 
-do_in grants "verify -p -t 2 /dev/$disk > /tmp/verify 2>&1 &"
-sleep 1
+do_in grants "verify -p -t 2 /dev/$disk > /tmp/verify 2>&1 & $(busy $disk)"
 vdisk_signal grants 1 STOP
 check 'it is destroyed' destroy grants
 check 'what vdisk has mapped keeps it' within 5 says 1 sh -c 'xl list | grep -c "^(null)"'
