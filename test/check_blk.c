@@ -768,7 +768,7 @@ START_TEST(a_lock_that_is_about_to_go_is_waited_for)
 	make_file(MAX_LEN, 0600);
 	other = lock_as_other(F_WRLCK, 0, 0);
 	if (fork() == 0) {
-		usleep(300000);
+		usleep(100000);
 		_exit(0); /* and the last user of the lock is gone */
 	}
 	close(other);

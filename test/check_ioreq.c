@@ -1019,7 +1019,7 @@ START_TEST(a_predecessor_that_takes_its_time_to_die_is_waited_for)
 	other = fork_server();
 	killer = fork();
 	if (killer == 0) {
-		usleep(500000);
+		usleep(100000);
 		kill(other, SIGKILL);
 		_exit(0);
 	}

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -277,7 +278,8 @@ static void
 aim(void)
 {
 	unsigned most_us = (1 + in_vain / 4) * (2 * start_us + 8000);
-	unsigned us = 1 + load_random(&load, most_us);
+	/* An heir waits for two seconds. */
+	unsigned us = 1 + load_random(&load, MIN(most_us, 1000000));
 	struct itimerspec when = {.it_value.tv_sec = us / 1000000,
 	    .it_value.tv_nsec = us % 1000000 * 1000};
 
