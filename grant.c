@@ -88,15 +88,33 @@ grant_address(uint64_t addr, uint64_t len)
 		   : NULL;
 }
 
+/* grant_map() for what is not mapped yet, with its errno. */
+static __attribute__((noinline)) bool
+map_ring(struct grants *grants, struct ring *r, uint64_t first, unsigned pages)
+{
+	uint32_t ref[RING_PAGES] = {first / PAGE, first / PAGE + 1};
+	/* A byte of each page, around the end of the first. */
+	const struct iovec edge = {(void *)(first + PAGE - 1), pages};
+	char bytes[RING_PAGES];
+
+	r->p = xengnttab_map_domain_grant_refs(
+	    grants->xgt, pages, grants->domid, ref, PROT_READ | PROT_WRITE);
+	/* As for what is not granted, if Xen has no room for more. */
+	if (r->p == NULL && errno == EINVAL &&
+	    guest_copy_all(grants, &edge, bytes, pages, false, NULL))
+		errno = ENOMEM;
+	if (r->p == NULL)
+		return false;
+	r->addr = first;
+	r->pages = pages;
+	return true;
+}
+
 void *
 grant_map(struct grants *grants, uint64_t addr, size_t len)
 {
 	uint64_t offset = addr % PAGE, first = addr - offset;
 	unsigned pages = howmany(offset + len, PAGE);
-	uint32_t ref[RING_PAGES] = {first / PAGE, first / PAGE + 1};
-	/* A byte of each page, around the end of the first. */
-	const struct iovec edge = {(void *)(first + PAGE - 1), pages};
-	char bytes[RING_PAGES];
 	struct ring *r = grants->ring, *end = r + RINGS;
 
 	while (
@@ -105,18 +123,8 @@ grant_map(struct grants *grants, uint64_t addr, size_t len)
 	errno = EINVAL;
 	if (r == end || pages > RING_PAGES || grant_address(addr, len) == NULL)
 		return NULL;
-	if (r->pages == 0) {
-		r->p = xengnttab_map_domain_grant_refs(grants->xgt, pages,
-		    grants->domid, ref, PROT_READ | PROT_WRITE);
-		/* As for what is not granted, if Xen has no room for more. */
-		if (r->p == NULL && errno == EINVAL &&
-		    guest_copy_all(grants, &edge, bytes, pages, false, NULL))
-			errno = ENOMEM;
-		if (r->p == NULL)
-			return NULL;
-		r->addr = first;
-		r->pages = pages;
-	}
+	if (r->pages == 0 && !map_ring(grants, r, first, pages))
+		return NULL;
 	return r->p + offset;
 }
 
