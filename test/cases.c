@@ -4,6 +4,7 @@
  */
 #include <signal.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cases.h"
@@ -52,6 +53,15 @@ cases_add(Suite *s, const char *name, SFun before, SFun after)
 	tcase_add_checked_fixture(tc, before, after);
 	suite_add_tcase(s, tc);
 	return tc;
+}
+
+int64_t
+milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 int

@@ -5,6 +5,8 @@
 #ifndef CASES_H
 #define CASES_H
 
+#include <stdint.h>
+
 #include <check.h>
 
 /* Elements of an array, as tcase_add_loop_test() wants their number. */
@@ -15,6 +17,11 @@
  * 'before' and 'after' (NULL: nothing).
  */
 TCase *cases_add(Suite *s, const char *name, SFun before, SFun after);
+
+/*
+ * Milliseconds on a clock that only goes forward.
+ */
+int64_t milliseconds(void);
 
 /*
  * Run all cases: the program's exit status.

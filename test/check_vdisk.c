@@ -935,16 +935,6 @@ START_TEST(pages_given_back_are_unmapped)
 }
 END_TEST
 
-/* Milliseconds on a clock that only goes forward. */
-static long
-milliseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 START_TEST(ballooning_page_by_page_is_not_delayed)
 {
 	enum { PAGES = 400 };
