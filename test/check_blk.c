@@ -2786,13 +2786,14 @@ main(void)
 
 	add_requests(s, setup_disk);
 	add_luck(s, setup_disk);
+	tc = cases_add(s, "no buffers", setup_disk, NULL);
+	tcase_add_test(tc, memory_for_such_a_file_system_is_waited_for);
 	tc = cases_add(s, "stable", setup_disk, NULL);
 	tcase_add_test(tc, writes_are_stable_when_the_driver_cannot_flush);
 	tcase_add_test(
 	    tc, of_writes_that_are_to_be_stable_none_is_if_one_is_not);
 
 	add_requests(s, setup_memory);
-	tcase_add_test(tc, memory_for_such_a_file_system_is_waited_for);
 	tc = cases_add(s, "memory", setup_memory, NULL);
 	tcase_add_test(tc, on_tmpfs_io_is_synchronous);
 	tcase_add_test(tc, on_tmpfs_a_kick_has_a_budget);
