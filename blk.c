@@ -468,19 +468,17 @@ complete_op(struct blk *blk, struct blk_req *req)
 struct blk_req *
 blk_reap(struct blk *blk)
 {
-	struct engine_op *op;
 	struct blk_req *req;
 
-	while ((op = STAILQ_FIRST(&blk->done)) == NULL) {
-		op = engine_reap(blk->engine);
-		if (op == NULL)
+	while ((req = (struct blk_req *)STAILQ_FIRST(&blk->done)) == NULL) {
+		req = (struct blk_req *)engine_reap(blk->engine);
+		if (req == NULL)
 			return NULL;
-		req = (struct blk_req *)op;
 		complete_req(blk, req, complete_op(blk, req));
 	}
 	STAILQ_REMOVE_HEAD(&blk->done, link);
 	blk->inflight--;
-	return (struct blk_req *)op;
+	return req;
 }
 
 const struct blk_req *
