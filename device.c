@@ -71,9 +71,8 @@ reclaim(struct device *dev)
 	while ((req = blk_next(dev->blk, req)) != NULL) {
 		iov = req->op.data;
 		guest_pin(dev->vq.guest, req->op.status, 1);
-		for (unsigned i = 0; i < req->op.segments; i++)
-			guest_pin(
-			    dev->vq.guest, iov[i].iov_base, iov[i].iov_len);
+		for (unsigned i = 0; i < req->op.segments; i++, iov++)
+			guest_pin(dev->vq.guest, iov->iov_base, iov->iov_len);
 	}
 	if (!device_idle(dev))
 		virtqueue_pin(&dev->vq);
@@ -87,14 +86,13 @@ reclaim(struct device *dev)
 static int
 pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 {
-	struct guest *guest = dev->vq.guest;
 	int got = VIRTQUEUE_AGAIN;
 
 	for (int i = 0; i < 2 && got == VIRTQUEUE_AGAIN && reclaim(dev); i++)
 		got = virtqueue_pop(&dev->vq, chain);
 	if (got != VIRTQUEUE_AGAIN || !device_idle(dev))
 		return got;
-	guest_unmap_all(guest);
+	guest_unmap_all(dev->vq.guest);
 	got = virtqueue_pop(&dev->vq, chain);
 	if (got != VIRTQUEUE_AGAIN || errno != ENOBUFS)
 		return got;
@@ -103,7 +101,7 @@ pop_after_reclaim(struct device *dev, struct virtqueue_chain *chain)
 		    "a request needs more of the guest's memory than may be "
 		    "mapped at a time, and fails: see --map-limit in vdisk(8)");
 	dev->limit_logged = true;
-	guest_unmap_all(guest);
+	guest_unmap_all(dev->vq.guest);
 	chain->status_only = true;
 	return virtqueue_pop(&dev->vq, chain);
 }
