@@ -319,12 +319,11 @@ engine_start(struct engine *engine, struct engine_op *op)
 	op->sync = op->opcode == ENGINE_DISCARD ||
 		   (engine->disk->on_tmpfs && is_transfer(op));
 	op->force_buffered = false;
-	if (op->opcode == ENGINE_FLUSH) {
-		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
-		return;
-	}
 	engine_advance(op, 0); /* skip empty iovecs */
-	STAILQ_INSERT_TAIL(&engine->queued, op, link);
+	if (op->opcode == ENGINE_FLUSH)
+		STAILQ_INSERT_TAIL(&engine->flushes, op, link);
+	else
+		STAILQ_INSERT_TAIL(&engine->queued, op, link);
 }
 
 /* The host has no memory even for synchronous I/O: whether to wait. */
