@@ -480,9 +480,7 @@ virtqueue_publish(struct virtqueue *vq)
 
 	if (s->used_idx == s->signalled)
 		return 0;
-	avail = avail_ring(vq);
-	u = avail != NULL ? used_ring(vq) : NULL;
-	if (u == NULL)
+	if ((avail = avail_ring(vq)) == NULL || (u = used_ring(vq)) == NULL)
 		return map_error(vq, "ring not in guest memory");
 
 	if (GUEST_CAN_MIGRATE && report(vq) < 0)
