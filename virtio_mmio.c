@@ -91,11 +91,10 @@ virtio_mmio_fault(struct virtio_mmio *dev, const char *why)
 	if (dev->s->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG);
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	if (now.tv_sec == dev->fault_logged)
-		return;
+	if (now.tv_sec != dev->fault_logged)
+		log_msg(dev->log, XTL_WARN, -1,
+		    "guest fault: %s; the device needs a reset", why);
 	dev->fault_logged = now.tv_sec;
-	log_msg(dev->log, XTL_WARN, -1,
-	    "guest fault: %s; the device needs a reset", why);
 }
 
 /*
