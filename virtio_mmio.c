@@ -390,14 +390,12 @@ virtio_mmio_access(struct virtio_mmio *dev, struct access *a)
 	bool whole = a->size == 4 && a->offset % 4 == 0;
 	uint32_t offset = a->offset - (config ? VIRTIO_MMIO_CONFIG : 0);
 
-	if (a->kind == ACCESS_WRITE && config)
-		return write_config(dev, offset, a->size, a->data);
 	if (a->kind == ACCESS_WRITE)
-		return !whole || write_register(dev, offset, a->data);
-	if (config)
-		a->data = read_config(dev, offset, a->size);
-	else
-		a->data = whole ? read_register(dev, offset) : 0;
+		return config ? write_config(dev, offset, a->size, a->data)
+			      : !whole || write_register(dev, offset, a->data);
+	a->data = config  ? read_config(dev, offset, a->size)
+		  : whole ? read_register(dev, offset)
+			  : 0;
 	return true;
 }
 
