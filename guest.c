@@ -493,12 +493,11 @@ guest_report(struct guest *guest)
 		error = errno;
 		if (--guest->written[n].nr > 0)
 			report(guest, n, 1);
-		if (error == guest->report_errno)
-			continue;
+		if (error != guest->report_errno)
+			log_error(guest->log, error,
+			    "cannot report a page that was written to: a copy "
+			    "of the guest may lack that");
 		guest->report_errno = error;
-		log_error(guest->log, error,
-		    "cannot report a page that was written to: a copy of "
-		    "the guest may lack that");
 	}
 }
 
