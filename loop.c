@@ -251,7 +251,6 @@ static int
 wait_events(struct loop *l, int timeout)
 {
 	struct pollfd fd[FD_POLLED];
-	int n;
 
 	/*
 	 * The slots were scanned since the event came.  Until it is
@@ -264,7 +263,7 @@ wait_events(struct loop *l, int timeout)
 	if (l->on.terminating)
 		fd[FD_SIGNALS].fd = -1;
 	/* An idle guest's rings are left alone: it may be booting anew. */
-	while ((n = poll(fd, FD_POLLED, timeout)) == 0 && timeout > 0) {
+	while (poll(fd, FD_POLLED, timeout) == 0 && timeout > 0) {
 		if (!ioreq_domain_exists(l->on.io)) {
 			log_msg(l->on.log, XTL_NOTICE, -1, "the guest is gone");
 			return 0;
@@ -275,8 +274,8 @@ wait_events(struct loop *l, int timeout)
 		if (device_idle(l->on.dev))
 			guest_unmap_all(l->on.guest);
 	}
-	l->event = n > 0 && fd[FD_EVENTS].revents != 0;
-	if (n > 0 && fd[FD_SIGNALS].revents != 0)
+	l->event = fd[FD_EVENTS].revents != 0;
+	if (fd[FD_SIGNALS].revents != 0)
 		l->on.terminating = loop_signals(&l->on);
 	l->now = l->last_event_check = now();
 	return -1;
