@@ -60,7 +60,7 @@ enum mode { SPIN, NAP, SLEEP };
 #define HOLD_FACTOR 2
 
 /* Signals are checked at least this often while there is work. */
-#define EVENT_CHECK_MAX_MS 10
+#define EVENT_CHECK_MAX (10 * MILLISECOND)
 
 /* In nanoseconds, as all times that we keep. */
 #define MICROSECOND UINT64_C(1000)
@@ -315,8 +315,7 @@ loop_run(const struct loop_config *config)
 			end_wait(&l);
 		polling =
 		    (progress || busy_poll(&l)) && !device_starved(l.on.dev);
-		if (polling && l.now - l.last_event_check <
-				   EVENT_CHECK_MAX_MS * MILLISECOND)
+		if (polling && l.now - l.last_event_check < EVENT_CHECK_MAX)
 			continue;
 		if (!polling && !paused)
 			polling = device_enable_notify(l.on.dev);
