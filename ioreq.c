@@ -316,15 +316,13 @@ ioreq_fd(const struct ioreq_server *io)
 	return xenevtchn_fd(io->xce);
 }
 
-int
+bool
 ioreq_ack_event(struct ioreq_server *io)
 {
 	int port = xenevtchn_pending(io->xce);
 
-	if (port >= 0 && xenevtchn_unmask(io->xce, port) == 0)
-		return 0;
-	log_msg(io->log, XTL_CRITICAL, errno, "event channel failure");
-	return -1;
+	return (port >= 0 && xenevtchn_unmask(io->xce, port) == 0) ||
+	       log_msg(io->log, XTL_CRITICAL, errno, "event channel failure");
 }
 
 /* Decode 'slot' to *a.  False: not an access that drivers make. */

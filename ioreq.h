@@ -64,10 +64,10 @@ void *ioreq_state(struct ioreq_server *io, bool *adopted);
 /*
  * A descriptor that is readable (POLLIN) when there is an event, of accesses
  * that ioreq_next() finds.  ioreq_ack_event() acknowledges one and unmasks its
- * port: 0, or -1 on failure, which has been logged.
+ * port.  False: it failed, which has been logged.
  */
 int ioreq_fd(const struct ioreq_server *io);
-int ioreq_ack_event(struct ioreq_server *io);
+bool ioreq_ack_event(struct ioreq_server *io);
 
 /*
  * The next pending access in *a.  False: the scan of the slots is complete.  An

@@ -256,7 +256,7 @@ wait_events(struct loop *l, int timeout)
 	 * The slots were scanned since the event came.  Until it is
 	 * acknowledged its port stays masked and causes no further wake-ups.
 	 */
-	if (timeout > 0 && l->event && ioreq_ack_event(l->on.io) < 0)
+	if (timeout > 0 && l->event && !ioreq_ack_event(l->on.io))
 		return 1;
 	for (int i = 0; i < FD_POLLED; i++)
 		fd[i] = (struct pollfd){.fd = l->on.fd[i], .events = POLLIN};

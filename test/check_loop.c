@@ -159,13 +159,13 @@ ioreq_complete(struct ioreq_server *io, const struct access *a)
 	ck_assert(wait < waits + WAITS_MAX);
 }
 
-int
+bool
 ioreq_ack_event(struct ioreq_server *io)
 {
 	(void)io;
 	event = false;
 	wait->acks++;
-	return 0;
+	return true;
 }
 
 /* At the end it is gone, and the loop returns. */

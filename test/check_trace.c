@@ -273,7 +273,7 @@ step(void)
 	bool hold = false, done;
 
 	while (poll(&fd, 1, 0) == 1)
-		ck_assert_int_eq(ioreq_ack_event(r.io), 0);
+		ck_assert(ioreq_ack_event(r.io));
 	while (ioreq_next(r.io, &a)) {
 		if (a.kind != ACCESS_INVALIDATE)
 			done = device_access(r.dev, &a);
