@@ -443,10 +443,9 @@ virtio_mmio_resize(struct virtio_mmio *dev)
 	struct device_state *s = dev->s;
 
 	s->config_generation += s->capacity != capacity;
-	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) == 0)
-		return;
-	if ((s->capacity == capacity &&
-		(s->status & VIRTIO_CONFIG_S_NEEDS_RESET) == 0) ||
+	if ((s->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
+	    (s->capacity != capacity ||
+		(s->status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0) &&
 	    virtio_mmio_interrupt(dev, VIRTIO_MMIO_INT_CONFIG))
 		s->capacity = capacity;
 }
