@@ -135,7 +135,15 @@ arm64)
 	name=$1
 	cpu=cortex-a57
 	case $guest in *-16k) cpu=neoverse-n1 ;; esac	# has pages of 16 KiB
-	set -- qemu-system-aarch64 -smp "$processors" -m 2048 -cpu "$cpu" \
+	set -- qemu-system-aarch64
+	if wants_qemu "$name" "$processors" && [ -e "$dir/qemu" ]; then
+		libraries=$(echo "$dir"/qemu/usr/lib/*-linux-gnu)
+		export QEMU_MODULE_DIR="$libraries/qemu"
+		set -- "$libraries"/ld-linux-*.so.* \
+		    --library-path "$libraries:$libraries/pulseaudio" \
+		    "$dir/qemu/usr/bin/qemu-system-aarch64" -L "$dir/qemu/usr/share/qemu"
+	fi
+	set -- "$@" -smp "$processors" -m 2048 -cpu "$cpu" \
 	    -machine virt,virtualization=on,gic-version=3 \
 	    -global virtio-mmio.force-legacy=false -device virtio-serial-device
 	# Addresses: all files must miss QEMU's device tree and each other.

@@ -4,7 +4,8 @@
 # dom0 and a guest, from Debian packages, or from Xen's source; an Arm machine, or an
 # x86 one if ARCH=amd64.  What is up to date is left alone.  The kernel of guests
 # that grant their memory is built if a scenario of that name asks for it, or one
-# of scenario/check/, for which it may be a pattern.
+# of scenario/check/, for which it may be a pattern; and a QEMU of its own is fetched
+# for what measures.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
@@ -71,7 +72,7 @@ stage() {
 	[ "$before" != "$inputs" ] || return 0
 	have_space
 	case $name in
-	packages | guest-*) ;;
+	packages | guest-* | qemu) ;;
 	kernel) rm -f "$dir/$name.done" ;;	# nothing else is made from it
 	*) rm -f "$dir/$name.done" "$dir/images.done" ;;
 	esac
@@ -102,6 +103,12 @@ stage xen machine/xen.config "$top/xen/vdisk.te"
 stage images machine/guest-init machine/u-boot.S machine/u-boot.dts verify.c rate.c \
     absent.c kexec.c "$top/xen/vdisk.asl"
 [ -z "$guest" ] || stage "${guest_dir##*/}" machine/apt.sh ../apt.sh
+
+if wants_qemu "${1:-}" "${PROCESSORS:-1}"; then
+	[ -e "$dir/qemu" ] || rm -f "$dir/qemu.done"	# it may be had now
+	inputs=						# of the machine, which it is none of
+	stage qemu machine/apt.sh ../apt.sh
+fi
 
 # asks_for_kernel NAME: whether one of these scenarios does
 asks_for_kernel() {

@@ -123,3 +123,14 @@ unpack_xen() {
 }
 
 PATH=$PATH:/usr/sbin:/sbin		# depmod and modprobe, for others than root
+
+# wants_qemu SCENARIO PROCESSORS: whether it measures on one Arm processor, and the QEMU
+# that is installed takes WFE for nothing
+wants_qemu() {
+	case $arch-$1-$2 in
+	arm64-bench*-1) ;;
+	*) return 1 ;;
+	esac
+	version=$(qemu-system-aarch64 --version | sed -n '1s/.*version \([0-9]*\).*/\1/p')
+	[ "${version:-0}" -lt 11 ]
+}

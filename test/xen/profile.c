@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A plugin for QEMU (7.2): how many instructions were executed where, while
+ * A plugin for QEMU (11.1): how many instructions were executed where, while
  * rate.c measured.
  *
  *	-plugin profile.so,out=DIRECTORY
@@ -27,12 +27,13 @@ typedef struct qemu_info qemu_info_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
-typedef void (*tb_trans_cb)(qemu_plugin_id_t, struct qemu_plugin_tb *);
+typedef void (*tb_trans_cb)(struct qemu_plugin_tb *, void *);
 typedef void (*udata_cb)(unsigned, void *);
 
 int qemu_plugin_install(
     qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, tb_trans_cb);
+void qemu_plugin_register_vcpu_tb_trans_cb(
+    qemu_plugin_id_t, tb_trans_cb, void *);
 void qemu_plugin_register_vcpu_tb_exec_cb(
     struct qemu_plugin_tb *, udata_cb, enum qemu_plugin_cb_flags, void *);
 void qemu_plugin_register_vcpu_insn_exec_cb(
@@ -41,9 +42,9 @@ uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(
     const struct qemu_plugin_tb *, size_t);
-const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *, void *, size_t);
 
-int qemu_plugin_version = 1;
+int qemu_plugin_version = 7;
 
 /* A block in this table is its place and, above that, its length. */
 #define BLOCKS (1U << 21)
@@ -111,21 +112,21 @@ end(unsigned cpu, void *unused)
 }
 
 static void
-translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+translated(struct qemu_plugin_tb *tb, void *unused)
 {
 	uint64_t n = qemu_plugin_tb_n_insns(tb);
 	uint64_t place = find(qemu_plugin_tb_vaddr(tb));
 	uintptr_t block = n * BLOCKS + place;
 
-	(void)id;
+	(void)unused;
 	blocks[place].len = n;
 	qemu_plugin_register_vcpu_tb_exec_cb(
 	    tb, executed, QEMU_PLUGIN_CB_NO_REGS, (void *)block);
 	for (uint64_t i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-		uint32_t opcode;
+		uint32_t opcode = 0;
 
-		memcpy(&opcode, qemu_plugin_insn_data(insn), sizeof(opcode));
+		qemu_plugin_insn_data(insn, &opcode, sizeof(opcode));
 		if (opcode == PROFILE_BEGIN || opcode == PROFILE_END)
 			qemu_plugin_register_vcpu_insn_exec_cb(insn,
 			    opcode == PROFILE_BEGIN ? begin : end,
@@ -141,6 +142,6 @@ qemu_plugin_install(
 	for (int i = 0; i < argc; i++)
 		if (strncmp(argv[i], "out=", 4) == 0)
 			directory = argv[i] + 4;
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
 	return 0;
 }

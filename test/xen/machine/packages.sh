@@ -52,11 +52,6 @@ fetch_kernel() {
 	)
 }
 
-# fetch_depended PACKAGE...: these and all that they need
-fetch_depended() {
-	again apt-get -y --download-only --no-install-recommends install "$@"
-}
-
 # fetch RELEASE: all that a machine of that release is made of
 fetch() {
 	rm -rf "$new/apt" "$new/packages" "$new/source" "$new/computer"
@@ -101,20 +96,6 @@ packages() {
 		*) echo "$package" ;;
 		esac
 	done
-}
-
-# unpack DIRECTORY TREE: unpack the packages there.  Before trixie not all of
-# them have their files in /usr.
-unpack() {
-	for link in bin sbin lib lib64; do
-		mkdir -p "$2/usr/$link"
-		ln -s "usr/$link" "$2/$link"
-	done
-	for package in "$1"/*.deb; do
-		dpkg-deb --fsys-tarfile "$package" > "$new/package.tar"
-		tar -C "$2" --keep-directory-symlink -xf "$new/package.tar"
-	done
-	rm -f "$new/package.tar"
 }
 
 mirror=$(apt_mirror)
