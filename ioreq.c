@@ -76,7 +76,7 @@ struct ioreq_server {
 	int port[SLOTS]; /* local port of each vCPU's event channel */
 };
 
-/* What differs between architectures: the guest's interrupt controller. */
+/* What differs between architectures: interrupt controllers, and WFE. */
 #if defined(__aarch64__)
 const char *
 ioreq_irq_invalid(unsigned long irq)
@@ -93,6 +93,14 @@ set_irq(struct ioreq_server *io, unsigned level)
 	return level == 0 ? 0
 			  : xendevicemodel_set_irq_level(
 				io->dmod, io->domid, io->config.irq, level);
+}
+
+/* An event may be there, as after each exception: then the first takes it. */
+bool
+ioreq_yield(void)
+{
+	__asm__ volatile("wfe\n\twfe" ::: "memory");
+	return true;
 }
 #elif defined(__x86_64__)
 const char *
@@ -113,6 +121,12 @@ set_irq(struct ioreq_server *io, unsigned level)
 {
 	return xendevicemodel_set_isa_irq_level(
 	    io->dmod, io->domid, io->config.irq, level);
+}
+
+bool
+ioreq_yield(void)
+{
+	return false;
 }
 #else
 #error "no interrupt for this architecture"

@@ -90,5 +90,11 @@ void ioreq_complete(struct ioreq_server *io, const struct access *a);
  */
 bool ioreq_interrupt(struct ioreq_server *io, unsigned level);
 
+/*
+ * Let Xen run other vCPUs that wait for this processor, for as long as it likes.
+ * Arm: by WFE, which Xen traps but for vwfi=native.  x86: false, no way is known.
+ */
+bool ioreq_yield(void);
+
 /* One hypercall.  To be polled: Xen notifies nobody of a domain's end. */
 bool ioreq_domain_exists(struct ioreq_server *io);

@@ -36,16 +36,17 @@
 
 /*
  * How to wait for the guest.  To spin answers soonest, unless the guest needs
- * this processor; to nap lets it run, and costs no doorbell; last, to sleep.
+ * this processor; to yield lets it run, where Xen can be asked to; to nap lets
+ * it run, too, at the price of a timer; and to sleep, at that of a doorbell.
  * What fails so often in a row makes way for the next, and is probed again
  * after so many events; to spin after twice as many each time, so often at most.
  */
-enum mode { SPIN, NAP, SLEEP };
+enum mode { SPIN, YIELD_VCPU, NAP, SLEEP };
 #define FAIL_MAX   4
 #define NAP_PROBE  64
 #define SPIN_PROBE 256
 #define BACKOFF	   2
-#define NAPS	   3 /* of half a wake-up, one, and two */
+#define TRIES	   3 /* naps are of half a wake-up, one, and two */
 
 /*
  * We spin for so long, or for so many wake-ups if those are slow, and yield
@@ -80,7 +81,7 @@ struct loop {
 	bool event; /* an event on ioreq_fd() is not acknowledged yet */
 	enum device_event next;
 	struct wait wait[4]; /* by expected event */
-	unsigned naps;	     /* since the last work */
+	unsigned tries;	     /* to wait, since the last work */
 	bool napped;	     /* just now, instead of spinning */
 	bool failed;	     /* we slept, or lost the processor until now */
 	uint64_t now;
@@ -120,6 +121,7 @@ loop_calibrate(struct loop_config *config)
 		time = now() - begin;
 		fastest = MIN(fastest, time);
 	}
+	config->can_yield = ioreq_yield();
 	config->wakeup_ns = fastest;
 	config->poll_ns = MIN(POLL_US_MAX * MICROSECOND,
 	    MAX(POLL_US_DEFAULT * MICROSECOND, POLL_WAKEUP_FACTOR * fastest));
@@ -162,10 +164,12 @@ end_wait(struct loop *l)
 
 	l->now = now();
 	gap = MIN(l->now - l->last_work, l->on.poll_ns);
+	/* A probe, or last chance, must not take twice as long as mostly. */
+	l->failed |= w->failures == FAIL_MAX - 1 && gap > 2 * w->gap;
 	if (l->napped) /* it may have come early in the nap */
 		gap = MIN(gap, w->gap - l->on.wakeup_ns);
 	w->gap = gap < w->gap ? gap : w->gap + (gap - w->gap) / 8;
-	l->failed |= w->mode == NAP && l->naps == NAPS;
+	l->failed |= w->mode == NAP && l->tries == TRIES;
 	if (!l->failed && !l->napped) {
 		w->failures = 0;
 		w->backoff -= w->mode == SPIN && w->backoff > 0;
@@ -173,7 +177,7 @@ end_wait(struct loop *l)
 		   ++w->failures == FAIL_MAX) {
 		w->failures = 0;
 		w->backoff += w->mode == SPIN && w->backoff < BACKOFF;
-		w->mode++;
+		w->mode += w->mode == SPIN && !l->on.can_yield ? 2 : 1;
 	}
 	probe = ++w->events % (SPIN_PROBE << w->backoff) == 0 ? SPIN
 		: w->events % NAP_PROBE == 0		      ? NAP
@@ -184,7 +188,7 @@ end_wait(struct loop *l)
 	}
 	l->last_work = l->now;
 	l->failed = l->napped = false;
-	l->naps = 0;
+	l->tries = 0;
 	l->next = device_expected_event(l->on.dev);
 }
 
@@ -194,6 +198,7 @@ busy_poll(struct loop *l)
 {
 	const struct wait *w = &l->wait[l->next];
 	uint64_t last = l->now, wakeup = l->on.wakeup_ns, limit;
+	uint64_t long_time = POLL_WAKEUP_FACTOR * wakeup;
 
 	limit = MAX(
 	    l->on.poll_ns, l->next == DEVICE_MORE ? HOLD_FACTOR * wakeup : 0);
@@ -206,7 +211,7 @@ busy_poll(struct loop *l)
 		if (l->failed)
 			return true;
 		l->napped =
-		    l->naps++ == 0 && w->gap > NAP_FIRST_FACTOR * wakeup;
+		    l->tries++ == 0 && w->gap > NAP_FIRST_FACTOR * wakeup;
 		if (l->napped) {
 			nap(w->gap - 2 * wakeup);
 			l->now = now();
@@ -216,8 +221,20 @@ busy_poll(struct loop *l)
 			l->now = now();
 		}
 		return true;
-	} else if (w->mode == NAP && l->naps < NAPS) {
-		nap(wakeup / 2 << l->naps++);
+	} else if (w->mode == YIELD_VCPU && l->tries++ < TRIES) {
+		last = l->now;
+		if (last - l->last_yield > long_time) {
+			l->last_yield = last;
+			sched_yield(); /* to other processes here */
+			return true;
+		}
+		ioreq_yield();
+		l->now = now();
+		/* Nobody wakes us meanwhile, as a timer does from a nap. */
+		l->failed |= l->now - last > long_time;
+		return true;
+	} else if (w->mode == NAP && l->tries < TRIES) {
+		nap(wakeup / 2 << l->tries++);
 		return true;
 	}
 	l->failed = true;

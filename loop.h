@@ -22,13 +22,15 @@ struct loop_config {
 	struct device *dev;
 	int fd[FD_COUNT];
 	bool terminating;   /* a signal has asked for our end already */
+	bool can_yield;	    /* ioreq_yield() is possible */
 	uint64_t wakeup_ns; /* that a wake-up takes */
 	uint64_t poll_ns;   /* busy polling before sleeping */
 };
 
 /*
- * Measure what a wake-up takes on this machine, and choose the polling time by
- * that.  To be called before sandbox_enter(), since it reduces the timer slack.
+ * Measure what a wake-up takes on this machine, choose the polling time by that,
+ * and see whether the vCPU can yield.  To be called before sandbox_enter(), since
+ * it reduces the timer slack.
  */
 void loop_calibrate(struct loop_config *config);
 

@@ -4,8 +4,8 @@
  * it takes LOOK, and naps and sleeps take WAKEUP more than they are to.  The
  * guest makes one access after another, or gives up one page after another and
  * has requests in flight until then whenever the loop starts any.  Where it
- * shares the processor with the loop it runs while that does not, and after a
- * TURN instead of it.
+ * shares the processor with the loop it runs while that does not, after a TURN
+ * instead of it, and until its next access when the loop's vCPU yields.
  */
 #include <poll.h>
 #include <sched.h>
@@ -26,6 +26,7 @@
 #define WAKEUP	  (20 * US)
 #define POLL	  (16 * WAKEUP)
 #define TURN	  (200 * US)
+#define STILL	  (60 * US)
 #define WAITS_MAX 11000
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *t);
@@ -34,11 +35,14 @@ int __wrap_nanosleep(const struct timespec *t, struct timespec *rest);
 int __wrap_sched_yield(void);
 int __wrap_poll(struct pollfd *fd, nfds_t n, int timeout);
 
-/* What the guest does: so many accesses, each so long after the last answer. */
+/*
+ * What the guest does: so many accesses, each so long after the last answer.
+ * UNSEEN: it has its turns in calls of sched_yield() only.
+ */
 static const struct phase {
 	unsigned accesses;
 	uint64_t gap;
-	bool shared; /* the processor */
+	enum { APART, SHARED, UNSEEN } on; /* the loop's processor */
 } * phase;
 static unsigned left;	     /* accesses in this phase */
 static uint64_t guest_needs; /* to run before the next of them */
@@ -52,13 +56,16 @@ static uint64_t tick_at;  /* having spun for so long */
 static unsigned ticks;	  /* in each so many waits one */
 static bool on_yield;	  /* what the guest has done is seen after a yield */
 static bool yielded;
-static bool event; /* came, and is not acknowledged */
+static bool can_yield;	/* the vCPU */
+static bool trapped;	/* ... and Xen knows of it */
+static uint64_t others; /* run for so long when it yields */
+static bool event;	/* came, and is not acknowledged */
 static bool ballooning;
 static bool mapped; /* by requests */
 
 /* What the loop did in each wait. */
 static struct wait {
-	unsigned yields, naps, sleeps, acks;
+	unsigned yields, vcpu_yields, naps, sleeps, acks;
 	uint64_t nap[4]; /* as asked for */
 	uint64_t spun;	 /* time on the processor */
 } waits[WAITS_MAX], *wait;
@@ -75,6 +82,19 @@ guest_runs(uint64_t ns)
 	guest_needs -= MIN(guest_needs, ns);
 }
 
+/* We run, or at least the guest does not if it shares the processor. */
+static void
+hold_processor(uint64_t ns, bool seen)
+{
+	guest_held += ns;
+	if (phase->on == APART) {
+		guest_runs(ns);
+	} else if (guest_held >= TURN && seen == (phase->on == SHARED)) {
+		t += guest_needs;
+		guest_runs(guest_needs);
+	}
+}
+
 int
 __wrap_clock_gettime(clockid_t clock, struct timespec *out)
 {
@@ -84,14 +104,9 @@ __wrap_clock_gettime(clockid_t clock, struct timespec *out)
 	wait->spun += LOOK;
 	if (ticks > 0 && (wait - waits) % ticks == 0 && wait->spun == tick_at) {
 		t += tick;
-		guest_runs(phase->shared ? 0 : tick);
+		guest_runs(phase->on != APART ? 0 : tick);
 	}
-	if (!phase->shared) {
-		guest_runs(LOOK);
-	} else if ((guest_held += LOOK) >= TURN) {
-		t += guest_needs;
-		guest_runs(guest_needs);
-	}
+	hold_processor(LOOK, true);
 	*out = (struct timespec){t / 1000000000, t % 1000000000};
 	return 0;
 }
@@ -113,6 +128,7 @@ int
 __wrap_sched_yield(void)
 {
 	wait->yields++;
+	hold_processor(0, false);
 	yielded = guest_needs == 0;
 	return 0;
 }
@@ -166,6 +182,27 @@ ioreq_ack_event(struct ioreq_server *io)
 	event = false;
 	wait->acks++;
 	return true;
+}
+
+/*
+ * If Xen knows of it, then it runs who waits for the processor: others, and the
+ * guest until its next access.  If not, the processor stands still until the next
+ * event of a timer, and three times of that are less than a TURN.
+ */
+bool
+ioreq_yield(void)
+{
+	uint64_t passed = US + others + (phase->on != APART ? guest_needs : 0);
+
+	wait->vcpu_yields++;
+	if (trapped) {
+		t += passed;
+		guest_runs(passed);
+	} else {
+		t += STILL;
+		hold_processor(STILL, true);
+	}
+	return can_yield;
 }
 
 /* At the end it is gone, and the loop returns. */
@@ -265,7 +302,9 @@ set_up(void)
 	wait = waits;
 	expected = DEVICE_AVAIL;
 	wakeup = WAKEUP;
-	disturbed = event = on_yield = ballooning = false;
+	disturbed = event = on_yield = ballooning = can_yield = false;
+	trapped = true;
+	others = 0;
 	mapped = true;
 	n_backoffs = 0;
 	rounding = tick = ticks = 0;
@@ -279,7 +318,8 @@ set_up(void)
 static void
 run(const struct phase *phases, uint64_t poll_ns)
 {
-	struct loop_config config = {.wakeup_ns = WAKEUP, .poll_ns = poll_ns};
+	struct loop_config config = {
+	    .wakeup_ns = WAKEUP, .poll_ns = poll_ns, .can_yield = can_yield};
 
 	phase = phases;
 	left = phase->accesses;
@@ -320,6 +360,7 @@ START_TEST(the_polling_time_is_that_of_16_wakeups)
 
 	prctl(PR_SET_TIMERSLACK, 50 * US);
 	wakeup = wakeup_us[_i] * US;
+	can_yield = _i % 2 == 0;
 	phase = &none;
 	loop_calibrate(&config);
 	phase = NULL;
@@ -327,6 +368,7 @@ START_TEST(the_polling_time_is_that_of_16_wakeups)
 	ck_assert_uint_le(config.wakeup_ns, wakeup + 2 * LOOK);
 	ck_assert_uint_ge(config.poll_ns, least_us[_i] * US);
 	ck_assert_uint_le(config.poll_ns, least_us[_i] * US + 32 * LOOK);
+	ck_assert_int_eq(config.can_yield, can_yield);
 	ck_assert_int_eq(prctl(PR_GET_TIMERSLACK), 1);
 }
 END_TEST
@@ -346,7 +388,7 @@ END_TEST
 
 START_TEST(where_the_guest_is_quick_it_only_spins)
 {
-	static const struct phase quick[] = {{10000, 30 * US, false}, {0}};
+	static const struct phase quick[] = {{10000, 30 * US, APART}, {0}};
 
 	run(quick, POLL);
 	assert_waits(1, 10000, 29, 31, 0, false);
@@ -363,8 +405,8 @@ END_TEST
  */
 START_TEST(an_event_is_acknowledged_before_the_next_sleep)
 {
-	static const struct phase phases[] = {{3, 5000 * US, false},
-	    {1000, 30 * US, false}, {1, 5000 * US, false}, {0}};
+	static const struct phase phases[] = {{3, 5000 * US, APART},
+	    {1000, 30 * US, APART}, {1, 5000 * US, APART}, {0}};
 
 	run(phases, POLL);
 	for (unsigned i = 3; i < 1003; i++)
@@ -388,7 +430,7 @@ is_spin_probe(unsigned i)
  */
 START_TEST(what_keeps_failing_is_only_probed)
 {
-	static const struct phase slow[] = {{4999, 5000 * US, false}, {0}};
+	static const struct phase slow[] = {{4999, 5000 * US, APART}, {0}};
 
 	run(slow, POLL);
 	assert_waits(1, 4, 320, 321, 0, true);
@@ -416,7 +458,7 @@ END_TEST
  */
 START_TEST(on_the_guests_processor_it_naps)
 {
-	static const struct phase shared[] = {{3000, 25 * US, true}, {0}};
+	static const struct phase shared[] = {{3000, 25 * US, SHARED}, {0}};
 
 	run(shared, POLL);
 	assert_waits(1, 5, 200, 201, 0, false);
@@ -431,10 +473,78 @@ START_TEST(on_the_guests_processor_it_naps)
 }
 END_TEST
 
+/*
+ * Where its vCPU can yield that takes no timer, and none is tried for.
+ */
+START_TEST(on_the_guests_processor_it_yields)
+{
+	static const struct phase shared[] = {{3000, 25 * US, SHARED}, {0}};
+
+	can_yield = true;
+	run(shared, POLL);
+	assert_waits(1, 5, 200, 201, 0, false);
+	for (unsigned i = 5; i < 3000; i++) {
+		bool spins = is_spin_probe(i);
+
+		assert_waits(
+		    i, i + 1, spins ? 200 : 0, spins ? 201 : 1, 0, false);
+		ck_assert_uint_eq(waits[i].vcpu_yields, !spins);
+	}
+}
+END_TEST
+
+/*
+ * To yield three times in vain is to fail; and to nap comes next: for a guest that
+ * is slow, and where Xen does not know of it and runs the guest when its turn comes.
+ */
+START_TEST(what_yielding_does_not_help_is_napped_for)
+{
+	static const struct phase slow[] = {{3000, 60 * US, APART}, {0}};
+	static const struct phase shared[] = {{3000, 25 * US, SHARED}, {0}};
+	unsigned yields = 0;
+
+	can_yield = true;
+	trapped = _i == 0;
+	if (_i == 0) /* and spinning fails for want of time */
+		run(slow, 40 * US);
+	else
+		run(shared, POLL);
+	assert_waits(5, 9, 0, 2, 0, true);
+	for (unsigned i = 5; i < 9; i++)
+		ck_assert_uint_eq(waits[i].vcpu_yields + waits[i].yields, 3);
+	for (unsigned i = 9; i < 3000; i++)
+		yields += waits[i].vcpu_yields;
+	assert_waits(9, 513, 0, 1, _i == 0 ? 2 : 1, false);
+	/* Again only after each time that it has spun. */
+	ck_assert_uint_le(yields, 3 * 4 * 3);
+}
+END_TEST
+
+/*
+ * And so is what would be yielded to somebody else for as long as he likes: from a
+ * nap, or a sleep, we wake up.
+ */
+START_TEST(what_yielding_makes_late_is_napped_for)
+{
+	static const struct phase slow[] = {{3000, 60 * US, APART}, {0}};
+
+	can_yield = true;
+	others = POLL - (2 - _i) * US;
+	run(slow, 40 * US);
+	for (unsigned i = 5; i < 9; i++)
+		ck_assert_uint_eq(waits[i].vcpu_yields, 1);
+	if (_i == 0)
+		for (unsigned i = 9; i < 900; i++)
+			ck_assert(waits[i].vcpu_yields > 0 || is_spin_probe(i));
+	else
+		assert_waits(9, 513, 0, 1, 2, false);
+}
+END_TEST
+
 START_TEST(it_spins_again_when_that_pays_again)
 {
-	static const struct phase change[] = {{900, 25 * US, true},
-	    {3000, 25 * US, false}, {600, 25 * US, true}, {0}};
+	static const struct phase change[] = {{900, 25 * US, SHARED},
+	    {3000, 25 * US, APART}, {600, 25 * US, SHARED}, {0}};
 
 	run(change, POLL);
 	assert_waits(900, 1025, 0, 1, 1, false);
@@ -449,11 +559,26 @@ START_TEST(it_spins_again_when_that_pays_again)
 }
 END_TEST
 
+/*
+ * Where the loop does not see that the guest had its turn, it has no reason to spin
+ * again when that takes longer than to nap.
+ */
+START_TEST(a_probe_that_takes_longer_fails)
+{
+	static const struct phase shared[] = {
+	    {300, 25 * US, SHARED}, {2700, 25 * US, UNSEEN}, {0}};
+
+	run(shared, POLL);
+	for (unsigned i = 300; i < 3000; i++)
+		ck_assert(waits[i].naps == 1 || is_spin_probe(i));
+}
+END_TEST
+
 START_TEST(the_processor_may_be_lost_now_and_then)
 {
-	static const struct phase change[] = {{100, 25 * US, false},
-	    {2, 25 * US, true}, {1, 25 * US, false}, {2, 25 * US, true},
-	    {1000, 25 * US, false}, {0}};
+	static const struct phase change[] = {{100, 25 * US, APART},
+	    {2, 25 * US, SHARED}, {1, 25 * US, APART}, {2, 25 * US, SHARED},
+	    {1000, 25 * US, APART}, {0}};
 
 	run(change, POLL);
 	assert_waits(105, 1105, 24, 26, 0, false);
@@ -465,8 +590,8 @@ END_TEST
  */
 START_TEST(an_unlucky_streak_costs_little)
 {
-	static const struct phase change[] = {{100, 25 * US, false},
-	    {5, 25 * US, true}, {1000, 25 * US, false}, {0}};
+	static const struct phase change[] = {{100, 25 * US, APART},
+	    {5, 25 * US, SHARED}, {1000, 25 * US, APART}, {0}};
 
 	run(change, POLL);
 	assert_waits(105, 513, 0, 1, 1, false);
@@ -476,7 +601,7 @@ END_TEST
 
 START_TEST(on_a_noisy_machine_it_spins)
 {
-	static const struct phase quick[] = {{5000, 25 * US, false}, {0}};
+	static const struct phase quick[] = {{5000, 25 * US, APART}, {0}};
 
 	ticks = 10;
 	tick = WAKEUP;
@@ -491,7 +616,7 @@ END_TEST
  */
 START_TEST(the_processor_may_be_lost_in_the_middle)
 {
-	static const struct phase quick[] = {{5000, 60 * US, false}, {0}};
+	static const struct phase quick[] = {{5000, 60 * US, APART}, {0}};
 
 	ticks = 1;
 	tick = WAKEUP;
@@ -505,7 +630,7 @@ END_TEST
  */
 START_TEST(what_comes_in_a_yield_was_not_lost)
 {
-	static const struct phase quick[] = {{5000, 25 * US, false}, {0}};
+	static const struct phase quick[] = {{5000, 25 * US, APART}, {0}};
 
 	on_yield = true;
 	tick_at = 10 * US + _i * LOOK;
@@ -521,7 +646,7 @@ END_TEST
  */
 START_TEST(what_takes_all_naps_is_slept_for)
 {
-	static const struct phase shared[] = {{500, 120 * US, true}, {0}};
+	static const struct phase shared[] = {{500, 120 * US, SHARED}, {0}};
 	unsigned slept = 0;
 
 	rounding = WAKEUP;
@@ -542,7 +667,7 @@ END_TEST
 START_TEST(what_comes_late_is_napped_for_first)
 {
 	static const struct phase late[] = {
-	    {100, 200 * US, false}, {100, 120 * US, false}, {0}};
+	    {100, 200 * US, APART}, {100, 120 * US, APART}, {0}};
 
 	run(late, POLL);
 	assert_waits(1, 2, 199, 201, 0, false);
@@ -559,7 +684,7 @@ END_TEST
  */
 START_TEST(it_does_not_nap_on_and_on)
 {
-	static const struct phase late[] = {{1000, 100 * US, false}, {0}};
+	static const struct phase late[] = {{1000, 100 * US, APART}, {0}};
 	unsigned spun = 0;
 
 	wakeup = 3 * WAKEUP;
@@ -575,7 +700,7 @@ END_TEST
  */
 START_TEST(on_the_guests_processor_it_naps_for_what_is_late_too)
 {
-	static const struct phase late[] = {{2000, 150 * US, true}, {0}};
+	static const struct phase late[] = {{2000, 150 * US, SHARED}, {0}};
 	unsigned spun = 0;
 
 	run(late, POLL);
@@ -588,7 +713,7 @@ END_TEST
 
 START_TEST(it_polls_no_longer_than_it_was_told)
 {
-	static const struct phase slow[] = {{9, 5000 * US, false}, {0}};
+	static const struct phase slow[] = {{9, 5000 * US, APART}, {0}};
 
 	run(slow, 70 * US);
 	assert_waits(1, 5, 70, 71, 0, true);
@@ -600,8 +725,8 @@ END_TEST
  */
 START_TEST(it_does_not_poll_if_it_was_told_so)
 {
-	static const struct phase quick[] = {{1000, 30 * US, false}, {0}};
-	static const struct phase slow[] = {{1000, 50 * US, false}, {0}};
+	static const struct phase quick[] = {{1000, 30 * US, APART}, {0}};
+	static const struct phase slow[] = {{1000, 50 * US, APART}, {0}};
 
 	expected = _i == 0 ? DEVICE_AVAIL : DEVICE_MORE;
 	run(_i == 2 ? slow : quick, 0);
@@ -616,7 +741,7 @@ END_TEST
 
 START_TEST(for_the_disk_it_sleeps_at_once)
 {
-	static const struct phase quick[] = {{1000, 30 * US, false}, {0}};
+	static const struct phase quick[] = {{1000, 30 * US, APART}, {0}};
 
 	expected = DEVICE_COMPLETION;
 	run(quick, POLL);
@@ -631,7 +756,7 @@ END_TEST
 START_TEST(few_pages_in_a_backoff_make_it_longer)
 {
 	static const struct phase change[] = {
-	    {100, 100 * US, false}, {40, 25000 * US, false}, {0}};
+	    {100, 100 * US, APART}, {40, 25000 * US, APART}, {0}};
 	static const unsigned ms[] = {10, 20, 40, 80, 160, 160};
 	const uint64_t *next = backoffs;
 
@@ -650,7 +775,7 @@ END_TEST
 
 START_TEST(a_guest_that_balloons_has_its_requests_served_every_5_ms)
 {
-	static const struct phase quick[] = {{900, 100 * US, false}, {0}};
+	static const struct phase quick[] = {{900, 100 * US, APART}, {0}};
 
 	ballooning = true;
 	run(quick, POLL);
@@ -663,7 +788,7 @@ END_TEST
 START_TEST(a_page_now_and_then_costs_requests_5_ms)
 {
 	static const struct phase change[] = {
-	    {20, 25000 * US, false}, {5, 1200000 * US, false}, {0}};
+	    {20, 25000 * US, APART}, {5, 1200000 * US, APART}, {0}};
 
 	ballooning = true;
 	run(change, POLL);
@@ -685,7 +810,12 @@ loop_suite(void)
 	tcase_add_test(tc, an_event_is_acknowledged_before_the_next_sleep);
 	tcase_add_test(tc, what_keeps_failing_is_only_probed);
 	tcase_add_test(tc, on_the_guests_processor_it_naps);
+	tcase_add_test(tc, on_the_guests_processor_it_yields);
+	tcase_add_loop_test(
+	    tc, what_yielding_does_not_help_is_napped_for, 0, 2);
+	tcase_add_loop_test(tc, what_yielding_makes_late_is_napped_for, 0, 3);
 	tcase_add_test(tc, it_spins_again_when_that_pays_again);
+	tcase_add_test(tc, a_probe_that_takes_longer_fails);
 	tcase_add_test(tc, the_processor_may_be_lost_now_and_then);
 	tcase_add_test(tc, an_unlucky_streak_costs_little);
 	tcase_add_test(tc, on_a_noisy_machine_it_spins);
