@@ -103,11 +103,9 @@ map_ring(struct grants *grants, struct ring *r, uint64_t first, unsigned pages)
 	if (r->p == NULL && errno == EINVAL &&
 	    guest_copy_all(grants, &edge, bytes, pages, false, NULL))
 		errno = ENOMEM;
-	if (r->p == NULL)
-		return false;
 	r->addr = first;
-	r->pages = pages;
-	return true;
+	r->pages = r->p != NULL ? pages : 0;
+	return r->p != NULL;
 }
 
 void *
