@@ -83,10 +83,9 @@ blk_open(struct xentoollog_logger *log, const char *path, unsigned flags,
 	/* Not blk_put(), which takes a page of memory for each. */
 	for (; blk->nfree < BLK_REQS; blk->nfree++)
 		blk->free[blk->nfree] = &blk->req[blk->nfree];
-	if (!disk_open(&blk->disk, log, path, flags))
-		return NULL;
 	blk->grants = grants;
-	blk->engine = engine_open(&blk->disk, BLK_REQS, grants);
+	if (disk_open(&blk->disk, log, path, flags))
+		blk->engine = engine_open(&blk->disk, BLK_REQS, grants);
 	return blk->engine != NULL ? blk : NULL;
 }
 
