@@ -232,9 +232,8 @@ open_standard_streams(void)
 {
 	int fd;
 
-	do
-		fd = open_nothing();
-	while (fd >= 0 && fd <= STDERR_FILENO);
+	while ((fd = open_nothing()) >= 0 && fd <= STDERR_FILENO)
+		;
 	if (fd < 0)
 		fail(EXIT_FAILURE, errno, "cannot open /dev/null");
 	/* Our io_uring needs a later kernel, but a filter may deny this. */
