@@ -147,7 +147,6 @@ bool
 sandbox_enter(xentoollog_logger *log, const struct passwd *user, const int *fd)
 {
 	/* Only root can chroot. */
-	if (geteuid() == 0 && !enter_empty_root(log))
-		return false;
-	return drop_privileges(log, user) && load_filter(log, fd);
+	return (geteuid() != 0 || enter_empty_root(log)) &&
+	       drop_privileges(log, user) && load_filter(log, fd);
 }
