@@ -147,12 +147,11 @@ static xenforeignmemory_resource_handle *
 map_page(struct ioreq_server *io, int prot)
 {
 	size_t state_slots = howmany(io->config.state_size, sizeof(ioreq_t));
-	xenforeignmemory_resource_handle *r;
 	void *page = NULL;
-
-	r = xenforeignmemory_map_resource(io->fmem, io->domid,
-	    XENMEM_resource_ioreq_server, io->id,
+	xenforeignmemory_resource_handle *r = xenforeignmemory_map_resource(
+	    io->fmem, io->domid, XENMEM_resource_ioreq_server, io->id,
 	    XENMEM_resource_ioreq_server_frame_ioreq(0), 1, &page, prot, 0);
+
 	if (r == NULL)
 		return NULL;
 	io->slot = page;
