@@ -39,8 +39,7 @@
 #include "ioreq.h"
 #include "log.h"
 
-#define PAGE_BYTES	  4096
-#define SLOTS		  (PAGE_BYTES / sizeof(ioreq_t))
+#define SLOTS		  (4096 / sizeof(ioreq_t)) /* in Xen's page */
 #define MAX_IOREQ_SERVERS 8    /* MAX_NR_IOREQ_SERVERS in Xen */
 #define BIND_RETRIES	  2000 /* ms that a predecessor may take to die */
 #define MAGIC		  UINT64_C(0x6b736964762d7876) /* "xv-vdisk" */
