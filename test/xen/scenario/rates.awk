@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The output of rate for four disks, as a table: vda is vdisk as it is, vdb and
-# vdc are the same with fixed settings, xvdi is PV.  With -v least=N the status is
-# 1 if in any row vda is worse than N times the better of the fixed settings.
+# vdc are the same with fixed settings, xvdi is PV.  The status is 1 if in any row vda
+# is worse than 'least' times the better of the fixed settings, or with one request of
+# 4k at a time worse than 'least_of_pv' times PV.
 function median(list, n,    i, j, swap) {
 	for (i = 1; i <= n; i++)
 		for (j = i + 1; j <= n; j++)
@@ -30,7 +31,8 @@ function row(work,    i, a, b, c, p, to_best, to_pv, best) {
 		to_best[i] = a[i] / (best > 0 ? best : 1)
 		to_pv[i] = a[i] / (p[i] > 0 ? p[i] : 1)
 	}
-	if (median(to_best, rounds) < least)
+	if (median(to_best, rounds) < least ||
+	    (work ~ /^4k.*QD1$/ && median(to_pv, rounds) < least_of_pv))
 		worse = 1
 	printf "%-20s %8.0f %8.0f %8.0f %8.0f   %-18s   %s\n", work, median(a, rounds),
 	    median(b, rounds), median(c, rounds), median(p, rounds),
