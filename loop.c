@@ -164,8 +164,9 @@ end_wait(struct loop *l)
 
 	l->now = now();
 	gap = MIN(l->now - l->last_work, l->on.poll_ns);
-	/* A probe, or last chance, must not take twice as long as mostly. */
-	l->failed |= w->failures == FAIL_MAX - 1 && gap > 2 * w->gap;
+	/* A probe, or last chance, must not be late where it mostly is not. */
+	l->failed |= w->failures == FAIL_MAX - 1 &&
+		     gap > MAX(2 * w->gap, NAP_FIRST_FACTOR * l->on.wakeup_ns);
 	if (l->napped) /* it may have come early in the nap */
 		gap = MIN(gap, w->gap - l->on.wakeup_ns);
 	w->gap = gap < w->gap ? gap : w->gap + (gap - w->gap) / 8;

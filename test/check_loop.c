@@ -45,6 +45,7 @@ static const struct phase {
 	enum { APART, SHARED, UNSEEN } on; /* the loop's processor */
 } * phase;
 static unsigned left;	     /* accesses in this phase */
+static uint64_t uneven;	     /* added to every second gap */
 static uint64_t guest_needs; /* to run before the next of them */
 static uint64_t guest_held;  /* it has not run for so long */
 static enum device_event expected;
@@ -168,7 +169,7 @@ ioreq_complete(struct ioreq_server *io, const struct access *a)
 	(void)io, (void)a;
 	if (--left == 0 && phase[1].accesses > 0)
 		left = (++phase)->accesses;
-	guest_needs = phase->gap;
+	guest_needs = phase->gap + (left % 2) * uneven;
 	guest_held = 0;
 	yielded = false;
 	wait++;
@@ -304,7 +305,7 @@ set_up(void)
 	wakeup = WAKEUP;
 	disturbed = event = on_yield = ballooning = can_yield = false;
 	trapped = true;
-	others = 0;
+	others = uneven = 0;
 	mapped = true;
 	n_backoffs = 0;
 	rounding = tick = ticks = 0;
@@ -480,6 +481,8 @@ START_TEST(on_the_guests_processor_it_yields)
 {
 	static const struct phase shared[] = {{3000, 25 * US, SHARED}, {0}};
 
+	unsigned yields = 0;
+
 	can_yield = true;
 	run(shared, POLL);
 	assert_waits(1, 5, 200, 201, 0, false);
@@ -489,7 +492,11 @@ START_TEST(on_the_guests_processor_it_yields)
 		assert_waits(
 		    i, i + 1, spins ? 200 : 0, spins ? 201 : 1, 0, false);
 		ck_assert_uint_eq(waits[i].vcpu_yields, !spins);
+		yields += spins ? 0 : waits[i].yields;
 	}
+	/* Each 320 us other processes of ours have a turn. */
+	ck_assert_uint_ge(yields, 2995 * 25 / 340);
+	ck_assert_uint_le(yields, 2995 * 30 / 320);
 }
 END_TEST
 
@@ -556,6 +563,26 @@ START_TEST(it_spins_again_when_that_pays_again)
 	assert_waits(3905, 4097, 0, 1, 1, false);
 	assert_waits(4097, 4098, 200, 201, 0, false);
 	assert_waits(4098, 4500, 0, 1, 1, false);
+}
+END_TEST
+
+/*
+ * That of the interrupt's second access comes sooner than that of its first, for which
+ * it still is worth to spin.
+ */
+START_TEST(what_is_not_late_may_take_longer_than_mostly)
+{
+	static const struct phase change[] = {
+	    {300, 25 * US, SHARED}, {1500, 4 * US, APART}, {0}};
+	unsigned spun = 0;
+
+	can_yield = true;
+	others = US;
+	uneven = 6 * US;
+	run(change, POLL);
+	for (unsigned i = 1100; i < 1800; i++)
+		spun += waits[i].vcpu_yields == 0 && waits[i].sleeps == 0;
+	ck_assert_uint_eq(spun, 700);
 }
 END_TEST
 
@@ -816,6 +843,7 @@ loop_suite(void)
 	tcase_add_loop_test(tc, what_yielding_makes_late_is_napped_for, 0, 3);
 	tcase_add_test(tc, it_spins_again_when_that_pays_again);
 	tcase_add_test(tc, a_probe_that_takes_longer_fails);
+	tcase_add_test(tc, what_is_not_late_may_take_longer_than_mostly);
 	tcase_add_test(tc, the_processor_may_be_lost_now_and_then);
 	tcase_add_test(tc, an_unlucky_streak_costs_little);
 	tcase_add_test(tc, on_a_noisy_machine_it_spins);
