@@ -30,7 +30,7 @@ profile-xen: xen-vdisk
 	set -e; here=test/xen; . test/xen/common.sh; \
 	[ "$$arch" = arm64 ] || { echo 'profile-xen is for ARCH=arm64'; exit 2; }; \
 	[ -e "$$dir/qemu" ] || ! wants_qemu $(BENCH_XEN) 1 || \
-	    { echo 'profile-xen needs QEMU 11, which cannot be had here'; exit 1; }; \
+	    { echo 'profile-xen needs QEMU 11, which is not there'; exit 1; }; \
 	gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$$dir/profile.so" test/xen/profile.c; \
 	PROCESSORS=1 PROFILE=yes LEAST=0 test/xen/boot.sh $(BENCH_XEN); \
 	test/xen/profile "$$dir/run/$(BENCH_XEN)" "$$dir/source/xen/xen/xen-syms" $(TOP)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=sh disable=SC2154
 # An apt that changes nothing on this computer.  Sourced by what fetches packages, and
-# has set 'new' to a directory for what comes and goes.
+# sets 'new' to a directory for what comes and goes.
 . "$here/../apt.sh"
 
 # settle DIRECTORY RELEASE: an apt of its own, for this release

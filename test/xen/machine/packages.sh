@@ -137,10 +137,13 @@ else
 	ln -s tree "$new/emulator"
 fi
 
-# From here on until it is whole, it is no machine.  The kernel of guests that grant is
-# none of its parts.
+# From here on until it is whole, it is no machine.  The kernel of guests that grant and
+# the QEMU that measures are none of its parts.
 for mark in "$dir"/*.done; do
-	[ "${mark##*/}" = kernel.done ] || rm -f "$mark"
+	case ${mark##*/} in
+	kernel.done | qemu.done) ;;
+	*) rm -f "$mark" ;;
+	esac
 done
 for part in apt packages source tree emulator release version; do
 	rm -rf "${dir:?}/$part"
