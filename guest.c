@@ -460,11 +460,10 @@ guest_wrote(struct guest *guest, uint64_t gpa, uint64_t len)
 		e[-1].nr = MAX(e[-1].nr, end - e[-1].first_pfn);
 		return;
 	}
-	if (guest->nwritten == EXTENTS)
-		guest_report(guest);
-	e = &guest->written[guest->nwritten++];
 	e->first_pfn = first;
 	e->nr = end - first;
+	if (++guest->nwritten == EXTENTS)
+		guest_report(guest);
 }
 
 static int
