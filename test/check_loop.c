@@ -480,7 +480,6 @@ END_TEST
 START_TEST(on_the_guests_processor_it_yields)
 {
 	static const struct phase shared[] = {{3000, 25 * US, SHARED}, {0}};
-
 	unsigned yields = 0;
 
 	can_yield = true;

@@ -59,7 +59,7 @@ if [ "$arch$processors" = arm641 ]; then
 	rounds=2
 	least=0.9
 	# Where vdisk can yield its vCPU, of single small requests; 0.60 is had by naps.
-	if [ ! "${LEAST:-}" ] && { [ -e "$dir/qemu" ] || ! wants_qemu "$1" 1; }; then
+	if [ ! "${LEAST:-}" ] && traps_wfe "$1"; then
 		least_of_pv=0.68
 	fi
 	if [ "${PROFILE:-}" ]; then

@@ -134,3 +134,8 @@ wants_qemu() {
 	version=$(qemu-system-aarch64 --version | sed -n '1s/.*version \([0-9]*\).*/\1/p')
 	[ "${version:-0}" -lt 11 ]
 }
+
+# traps_wfe SCENARIO: whether what it measures on one Arm processor is where WFE is trapped
+traps_wfe() {
+	[ -e "$dir/qemu" ] || ! wants_qemu "$1" 1
+}

@@ -29,7 +29,7 @@ bench-xen: xen-vdisk
 profile-xen: xen-vdisk
 	set -e; here=test/xen; . test/xen/common.sh; \
 	[ "$$arch" = arm64 ] || { echo 'profile-xen is for ARCH=arm64'; exit 2; }; \
-	[ -e "$$dir/qemu" ] || ! wants_qemu $(BENCH_XEN) 1 || \
+	traps_wfe $(BENCH_XEN) || \
 	    { echo 'profile-xen needs QEMU 11, which is not there'; exit 1; }; \
 	gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$$dir/profile.so" test/xen/profile.c; \
 	PROCESSORS=1 PROFILE=yes LEAST=0 test/xen/boot.sh $(BENCH_XEN); \
